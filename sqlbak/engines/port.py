@@ -1,0 +1,192 @@
+"""The engine port: what sqlbak asks of a database server, whichever it is.
+
+An engine streams payload into a PayloadSink and returns what it proved; it reads payload from a
+PayloadSource. It knows nothing of vaults, policies or schedules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Protocol
+
+from sqlbak.model import EngineName, Fork, LogPosition, Point, PointType
+from sqlbak.progress import Progress
+from sqlbak.stopping import StopSignal
+
+__all__ = [
+    "BackupResult",
+    "DiscoveredItem",
+    "Engine",
+    "Inspection",
+    "PayloadSink",
+    "PayloadSource",
+    "Problem",
+    "RestoreOutcome",
+    "RestoreStep",
+    "RestoreTarget",
+    "Severity",
+    "StreamSink",
+]
+
+
+class Severity(StrEnum):
+    """How much a problem matters: BLOCKING stops backups, WARNING does not."""
+
+    BLOCKING = "blocking"
+    WARNING = "warning"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something on the server that keeps backups from working, and the statement, setting or
+    pg_hba line that mends it (``remedy``, ready to paste)."""
+
+    code: str
+    severity: Severity
+    what: str
+    remedy: str
+
+
+@dataclass(frozen=True, slots=True)
+class DiscoveredItem:
+    """One thing that can be protected, under the engine's own identity, and where it stands."""
+
+    identity: str
+    database: str | None
+    position: LogPosition | None
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """What the engine says of itself. ``server_clock`` is UTC; ``facts`` are for showing."""
+
+    engine: EngineName
+    version: str
+    server_clock: datetime | None
+    items: tuple[DiscoveredItem, ...]
+    problems: tuple[Problem, ...]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+class StreamSink(Protocol):
+    """One stream of payload bytes. Closed by the ``with`` block of ``PayloadSink.stream``."""
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Append raw bytes; blocks while compression or the store lag behind. The caller may
+        reuse the buffer as soon as this returns."""
+
+
+class PayloadSink(Protocol):
+    """Where a backup's payload goes. Several streams may be open at once, from several threads."""
+
+    def stream(self, name: str) -> AbstractContextManager[StreamSink]:
+        """Open a new stream; ``name`` is ``[a-z0-9._-]+``, unique in the point. Leaving the block
+        normally seals the stream, leaving it by an exception discards it."""
+
+
+class PayloadSource(Protocol):
+    """Payload of one recovery point. Every method may be called from several threads at once."""
+
+    def streams(self) -> Sequence[str]:
+        """Names of the streams, in the order in which they were opened."""
+
+    def size(self, stream: str) -> int:
+        """Raw size of one stream in bytes."""
+
+    def frame_starts(self, stream: str) -> Sequence[int]:
+        """Raw offset at which each frame begins, ascending; frame i ends where i+1 begins."""
+
+    def read_frame(self, stream: str, index: int) -> bytes:
+        """Fetch, verify and decode one frame. ObjectDamaged if its checksum does not match."""
+
+
+@dataclass(frozen=True, slots=True)
+class BackupResult:
+    """What a backup proved. Fields as in model.Point; ``forks`` are all that the server told of
+    its lineages, with ``histories`` the engine's own record of each (kept byte for byte; keys are
+    lineages). ``facts`` go into the manifest as they are (JSON values).
+
+    ``continues_on``: a log backup stopped at a fork; another, from there, follows at once.
+    """
+
+    type: PointType
+    lineage: str
+    first_lsn: int
+    last_lsn: int
+    started_at: datetime
+    finished_at: datetime
+    reachable_from: datetime | None = None
+    covers_until: datetime | None = None
+    first_lineage: str | None = None
+    has_bulk_logged: bool = False
+    forks: tuple[Fork, ...] = ()
+    histories: Mapping[str, bytes] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    continues_on: LogPosition | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreStep:
+    """One recovery point of a chain: its planner's facts, the engine's facts of its manifest, and
+    its payload."""
+
+    point: Point
+    facts: Mapping[str, Any]
+    source: PayloadSource
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreTarget:
+    """Where to restore to. ``start``: run the server there, prove the state and leave it running;
+    ``port`` for it (None: the engine's choice). ``program_dir``: where its programs are."""
+
+    directory: Path
+    start: bool = False
+    port: int | None = None
+    program_dir: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreOutcome:
+    """What a restore reached. ``proven``: the server ran and its state is the one asked for;
+    ``last_commit_at`` (UTC) and ``reached`` then say how far it got. ``connection`` is how to
+    connect to the running server, ``next_steps`` are sentences for the operator."""
+
+    directory: Path
+    proven: bool
+    reached: LogPosition | None
+    last_commit_at: datetime | None
+    connection: str | None
+    next_steps: tuple[str, ...]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Engine(Protocol):
+    """One database server instance. Methods open and close their own connections."""
+
+    def inspect(self) -> Inspection:
+        """Look without changing anything. Never raises for what a Problem can say; raises
+        ServerUnreachable or ServerRefused when nothing could be asked at all."""
+
+    def full(
+        self, sink: PayloadSink, *, label: str, progress: Progress, stop: StopSignal
+    ) -> BackupResult:
+        """A full backup that restores to its own end without any log."""
+
+    def log(
+        self, since: LogPosition, sink: PayloadSink, *, progress: Progress, stop: StopSignal
+    ) -> BackupResult:
+        """The log from ``since`` to now. LogChainBroken when the server no longer has it, or is
+        on a lineage that does not descend from ``since``."""
+
+    def oldest_log(self) -> LogPosition | None:
+        """The oldest position from which ``log`` can still start; None: nothing is held."""
+
+    def acknowledge(self, position: LogPosition) -> None:
+        """Everything before ``position`` is in the vault, manifest included: the server may
+        discard it. Never called earlier."""

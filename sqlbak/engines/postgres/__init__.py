@@ -1,0 +1,1 @@
+"""PostgreSQL over its replication protocol."""

@@ -1,0 +1,359 @@
+"""Every error that sqlbak raises on purpose, as one tree.
+
+Each class has a stable ``code`` (for logs, JSON and scripts), an ``exit_code`` (the CLI's
+contract), one sentence that says what is wrong and where, and a ``hint`` that says what to do.
+Errors travel up as exceptions and are printed or logged once, at the edge.
+
+    SqlbakError                         exit 1
+    +-- UsageError                      exit 2   the command line or the configuration is wrong
+    |   +-- ConfigurationInvalid                 policy files: every problem at once
+    |   +-- UnknownName
+    |   +-- NameNeeded
+    |   +-- SecretUnavailable
+    |   +-- InputUnreadable                      a file given on the command line
+    +-- Refused                         exit 3   well-formed, but cannot be met
+    |   +-- InstantUnreachable
+    |   +-- InstantAmbiguous
+    |   +-- InstantNonexistent
+    |   +-- LineageAmbiguous
+    |   +-- NothingToRestore
+    |   +-- TargetNotUsable
+    |   +-- FeatureUnsupported
+    +-- VaultError                      exit 1
+    |   +-- ObjectNotFound
+    |   +-- PreconditionFailed
+    |   +-- AccessDenied
+    |   +-- StoreUnreachable
+    |   +-- StoreThrottled
+    |   +-- StoreFull
+    |   +-- ObjectDamaged
+    |   +-- VaultUnusable
+    |   +-- LeaseHeld
+    |   +-- LeaseLost
+    +-- EngineError                     exit 1
+    |   +-- ServerUnreachable
+    |   +-- ServerRefused
+    |   +-- ServerNotReady
+    |   +-- ServerProgramMissing
+    |   +-- LogChainBroken
+    |   +-- BackupFailed
+    |   +-- RestoreFailed
+    |   +-- RestoreNotProven
+    +-- ProtectionAtRisk                exit 4
+    +-- Interrupted                     exit 130
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import ClassVar
+
+__all__ = [
+    "AccessDenied",
+    "BackupFailed",
+    "ConfigurationInvalid",
+    "EngineError",
+    "FeatureUnsupported",
+    "InputUnreadable",
+    "InstantAmbiguous",
+    "InstantNonexistent",
+    "InstantUnreachable",
+    "Interrupted",
+    "LeaseHeld",
+    "LeaseLost",
+    "LineageAmbiguous",
+    "LogChainBroken",
+    "NameNeeded",
+    "NothingToRestore",
+    "ObjectDamaged",
+    "ObjectNotFound",
+    "PreconditionFailed",
+    "ProtectionAtRisk",
+    "Refused",
+    "RestoreFailed",
+    "RestoreNotProven",
+    "SecretUnavailable",
+    "ServerNotReady",
+    "ServerProgramMissing",
+    "ServerRefused",
+    "ServerUnreachable",
+    "SqlbakError",
+    "StoreFull",
+    "StoreThrottled",
+    "StoreUnreachable",
+    "TargetNotUsable",
+    "UnknownName",
+    "UsageError",
+    "VaultError",
+    "VaultUnusable",
+]
+
+
+class SqlbakError(Exception):
+    """Something failed. ``message`` says what and where, ``hint`` says what to do about it."""
+
+    code: ClassVar[str] = "failed"
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class UsageError(SqlbakError):
+    """The command line or the configuration is wrong; nothing was done."""
+
+    code = "usage"
+    exit_code = 2
+
+
+class ConfigurationInvalid(UsageError):
+    """The policy files break a rule. ``problems`` holds one ``file:line: …`` sentence for each."""
+
+    code = "configuration_invalid"
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        super().__init__(
+            f"the configuration has {count}:\n" + "\n".join(f"  {p}" for p in problems),
+            hint="mend the lines named above, then run: sqlbak validate",
+        )
+        self.problems = tuple(problems)
+
+
+class UnknownName(UsageError):
+    """A name on the command line stands for nothing that is configured or stored."""
+
+    code = "unknown_name"
+
+    def __init__(self, kind: str, name: str, choices: Sequence[str]) -> None:
+        listed = ", ".join(sorted(choices)) if choices else "none exist"
+        super().__init__(f"there is no {kind} {name!r}", hint=f"choices: {listed}")
+
+
+class NameNeeded(UsageError):
+    """A name was left out where several things could be meant."""
+
+    code = "name_needed"
+
+    def __init__(self, kind: str, choices: Sequence[str]) -> None:
+        listed = ", ".join(sorted(choices)) if choices else "none exist"
+        super().__init__(f"which {kind} is meant?", hint=f"name one of: {listed}")
+
+
+class SecretUnavailable(UsageError):
+    """An ``env:`` or ``file:`` reference could not be read. Never carries the secret itself."""
+
+    code = "secret_unavailable"
+
+
+class InputUnreadable(UsageError):
+    """A file named on the command line cannot be read or understood."""
+
+    code = "input_unreadable"
+
+
+class Refused(SqlbakError):
+    """The request is well-formed but cannot be met; nothing was touched.
+
+    ``nearest`` lists the nearest instants that can be reached, in UTC, oldest first.
+    """
+
+    code = "refused"
+    exit_code = 3
+
+    def __init__(self, message: str, *, hint: str = "", nearest: Sequence[datetime] = ()) -> None:
+        super().__init__(message, hint=hint)
+        self.nearest = tuple(nearest)
+
+
+class InstantUnreachable(Refused):
+    """No chain of recovery points leads to the instant asked for."""
+
+    code = "instant_unreachable"
+
+
+class InstantAmbiguous(Refused):
+    """A local time that happens twice (the clocks go back); ``nearest`` holds both readings."""
+
+    code = "instant_ambiguous"
+
+
+class InstantNonexistent(Refused):
+    """A local time that never happens (the clocks go forward)."""
+
+    code = "instant_nonexistent"
+
+
+class LineageAmbiguous(Refused):
+    """Two lineages both hold the instant, with different states."""
+
+    code = "lineage_ambiguous"
+
+
+class NothingToRestore(Refused):
+    """The item has no recovery point that a restore could start from."""
+
+    code = "nothing_to_restore"
+
+
+class TargetNotUsable(Refused):
+    """The place to restore into is not empty, not writable or too small."""
+
+    code = "target_not_usable"
+
+
+class FeatureUnsupported(Refused):
+    """The server, store or version lacks what the request needs."""
+
+    code = "feature_unsupported"
+
+
+class VaultError(SqlbakError):
+    """The vault or its object store failed."""
+
+    code = "vault_failed"
+
+
+class ObjectNotFound(VaultError):
+    """No object has that key."""
+
+    code = "object_not_found"
+
+    def __init__(self, key: str, *, hint: str = "") -> None:
+        super().__init__(f"the vault has no object {key}", hint=hint)
+        self.key = key
+
+
+class PreconditionFailed(VaultError):
+    """A conditional write lost: the object exists already, or changed since it was read."""
+
+    code = "precondition_failed"
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"another writer was faster at {key}")
+        self.key = key
+
+
+class AccessDenied(VaultError):
+    """The store knows us and says no, or does not know us."""
+
+    code = "access_denied"
+
+
+class StoreUnreachable(VaultError):
+    """The store did not answer, or answered that it cannot serve now, until retries ran out."""
+
+    code = "store_unreachable"
+
+
+class StoreThrottled(StoreUnreachable):
+    """The store asked to be called less often, until retries ran out."""
+
+    code = "store_throttled"
+
+
+class StoreFull(VaultError):
+    """No space or quota left where the vault lives."""
+
+    code = "store_full"
+
+
+class ObjectDamaged(VaultError):
+    """An object's bytes are not the bytes that were written."""
+
+    code = "object_damaged"
+
+
+class VaultUnusable(VaultError):
+    """There is no vault there, or one of a format that this version cannot read."""
+
+    code = "vault_unusable"
+
+
+class LeaseHeld(VaultError):
+    """Another process works on the item now."""
+
+    code = "lease_held"
+
+
+class LeaseLost(VaultError):
+    """The lease moved on while we worked; nothing may be committed any more."""
+
+    code = "lease_lost"
+
+
+class EngineError(SqlbakError):
+    """The database server failed or said no."""
+
+    code = "engine_failed"
+
+
+class ServerUnreachable(EngineError):
+    """No connection to the database server."""
+
+    code = "server_unreachable"
+
+
+class ServerRefused(EngineError):
+    """The server refuses the login or lacks a grant; the hint holds the statement that mends it."""
+
+    code = "server_refused"
+
+
+class ServerNotReady(EngineError):
+    """The server's settings do not allow backups; the hint holds the line that mends it."""
+
+    code = "server_not_ready"
+
+
+class ServerProgramMissing(EngineError):
+    """A PostgreSQL program of the right major version was not found."""
+
+    code = "server_program_missing"
+
+
+class LogChainBroken(EngineError):
+    """The log since the last recovery point is gone or on another lineage: a full heals it."""
+
+    code = "log_chain_broken"
+
+
+class BackupFailed(EngineError):
+    """The backup did not complete; no recovery point was made."""
+
+    code = "backup_failed"
+
+
+class RestoreFailed(EngineError):
+    """The restore did not complete; the target is not a usable database."""
+
+    code = "restore_failed"
+
+
+class RestoreNotProven(RestoreFailed):
+    """The server recovered, but not provably to the state asked for; it was not promoted."""
+
+    code = "restore_not_proven"
+
+
+class ProtectionAtRisk(SqlbakError):
+    """The check ran, and what it found is not good enough."""
+
+    code = "protection_at_risk"
+    exit_code = 4
+
+
+class Interrupted(SqlbakError):
+    """Stopped by a signal or by the user."""
+
+    code = "interrupted"
+    exit_code = 130
+
+    def __init__(self, message: str = "interrupted") -> None:
+        super().__init__(message)

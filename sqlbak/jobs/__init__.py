@@ -1,0 +1,1 @@
+"""Use cases: each joins policy, engine and vault for one purpose."""

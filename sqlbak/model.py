@@ -1,0 +1,150 @@
+"""The words of sqlbak as plain values. This module imports nothing of ours.
+
+All times are aware and in UTC, on the database server's clock. Log positions (LSNs) are ``int``;
+ranges of them are half-open, ``[first, last)``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+__all__ = [
+    "Catalog",
+    "EngineName",
+    "Fork",
+    "Item",
+    "LogPosition",
+    "Point",
+    "PointType",
+    "Window",
+]
+
+
+class EngineName(StrEnum):
+    """The database engines that sqlbak speaks."""
+
+    POSTGRES = "postgres"
+    SQLSERVER = "sqlserver"
+
+
+class PointType(StrEnum):
+    """What kind of backup a recovery point is."""
+
+    FULL = "full"
+    DIFFERENTIAL = "differential"
+    LOG = "log"
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """What is protected: one PostgreSQL cluster (``database`` is None) or one SQL Server database.
+
+    ``id`` is its folder in the vault: a readable slug and a hash of ``identity``, which is the
+    engine's own name for it (PostgreSQL: the system identifier).
+    """
+
+    id: str
+    engine: EngineName
+    instance: str
+    database: str | None
+    identity: str
+
+    @property
+    def name(self) -> str:
+        """How people write it: ``instance`` or ``instance/database``."""
+        return self.instance if self.database is None else f"{self.instance}/{self.database}"
+
+
+@dataclass(frozen=True, slots=True)
+class LogPosition:
+    """One place in the log: on ``lineage``, at ``lsn``."""
+
+    lineage: str
+    lsn: int
+
+
+@dataclass(frozen=True, slots=True)
+class Fork:
+    """``lineage`` split off from ``parent`` at ``lsn``: log before ``lsn`` is the parent's.
+
+    PostgreSQL: one line of a timeline history file. SQL Server: a recovery fork point.
+    """
+
+    lineage: str
+    parent: str
+    lsn: int
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One recovery point with everything that the planner needs, and nothing more.
+
+    Attributes:
+        id: unique in the vault.
+        type: full, differential or log.
+        lineage: the lineage at its end (PostgreSQL: the timeline as a decimal number;
+            SQL Server: the recovery fork GUID).
+        first_lineage: for a log that crosses a fork, the lineage at its beginning; else None.
+        first_lsn, last_lsn: the log range it holds. A restore of a full or differential ends
+            exactly at ``last_lsn``; a log carries a restore from anywhere in ``[first, last)``
+            to ``last``. A log with ``first_lsn == last_lsn`` is empty.
+        started_at, finished_at: when it was taken. No transaction that it holds committed
+            after ``finished_at``.
+        reachable_from: full and differential only: the earliest instant at which a restore based
+            on it may stop. Its own end is this very instant.
+        covers_until: the latest instant that is proven: every transaction committed up to then,
+            on this lineage, lies before ``last_lsn``. None: it proves nothing.
+        probable_until: later than ``covers_until`` where more is likely but not proven
+            (SQL Server headers without a start time); else None.
+        base_id: differential only: the id of its full.
+        is_copy_only: never the base of a differential, outside the schedule.
+        has_bulk_logged: SQL Server: no instant inside this log can be restored.
+        size_bytes: what a restore has to fetch.
+    """
+
+    id: str
+    type: PointType
+    lineage: str
+    first_lsn: int
+    last_lsn: int
+    started_at: datetime
+    finished_at: datetime
+    reachable_from: datetime | None = None
+    covers_until: datetime | None = None
+    probable_until: datetime | None = None
+    first_lineage: str | None = None
+    base_id: str | None = None
+    is_copy_only: bool = False
+    has_bulk_logged: bool = False
+    size_bytes: int = 0
+
+    @property
+    def is_empty_log(self) -> bool:
+        """A log that holds no record; it only proves that nothing happened."""
+        return self.type is PointType.LOG and self.first_lsn == self.last_lsn
+
+    @property
+    def position(self) -> LogPosition:
+        """Where a restore stands after it."""
+        return LogPosition(self.lineage, self.last_lsn)
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """All that is known of one item's recovery points and of how its lineages descend."""
+
+    item: str
+    points: tuple[Point, ...]
+    forks: tuple[Fork, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A span of time of one lineage in which every instant can be restored, ends included."""
+
+    item: str
+    lineage: str
+    start: datetime
+    end: datetime

@@ -1,0 +1,1 @@
+"""What should exist: policy files, their rules, and the calendar of due slots."""

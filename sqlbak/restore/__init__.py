@@ -1,0 +1,1 @@
+"""Getting a database back: which recovery points, in which order, to which instant."""

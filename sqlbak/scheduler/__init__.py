@@ -1,0 +1,1 @@
+"""The long-running service: what is due, and who does it."""

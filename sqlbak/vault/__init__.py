@@ -1,0 +1,1 @@
+"""Where recovery points live. The vault never imports an engine."""

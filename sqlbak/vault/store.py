@@ -1,0 +1,99 @@
+"""The object-store port. One conformance suite (tests/vault/test_store_conformance.py) runs
+against every store; what it asserts is the contract.
+
+Keys are relative to the vault's root: ``items/a/item.json``; segments joined by ``/``, never
+empty, never ``.`` or ``..``, printable ASCII, at most 900 bytes in all and 240 a segment.
+
+Errors (sqlbak.errors): ObjectNotFound, PreconditionFailed, AccessDenied, StoreUnreachable
+(StoreThrottled when the store asked for fewer calls), StoreFull. A store raises nothing else on
+purpose. Stores retry nothing themselves beyond one request; retry is a decorator (vault/retry.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol, Self
+
+__all__ = ["ObjectInfo", "ObjectStore", "ObjectWriter"]
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """One object: its key, size in bytes, an opaque version tag for ``if_match``, and when it
+    was last written on the store's clock (UTC; for showing and for sweeping, never for order)."""
+
+    key: str
+    size: int
+    etag: str
+    modified_at: datetime
+
+
+class ObjectWriter(Protocol):
+    """A streaming upload. Nothing is visible before ``commit`` returns; after ``abort``, after an
+    exception inside the ``with`` block, or after a crash, nothing is visible either (a crash may
+    leave leftovers that ``ObjectStore.sweep_unfinished`` removes)."""
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Append. The caller may reuse the buffer as soon as this returns."""
+
+    def commit(self) -> ObjectInfo:
+        """Make the object visible, durably. Raises PreconditionFailed if the key exists already:
+        payload is written once, like everything else."""
+
+    def abort(self) -> None:
+        """Forget everything written so far. Safe to call more than once and after commit."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, kind: object, value: object, traceback: object) -> None:
+        """Aborts unless ``commit`` was called."""
+
+
+class ObjectStore(Protocol):
+    """Where objects live. Every method may be called from several threads at once."""
+
+    @property
+    def url(self) -> str:
+        """Where this is, for messages; holds no secret."""
+
+    def put(self, key: str, data: bytes, *, if_absent: bool = True) -> ObjectInfo:
+        """Write a small object at once, durably. With ``if_absent``, PreconditionFailed if it
+        exists, decided atomically among concurrent writers."""
+
+    def replace(self, key: str, data: bytes, *, if_match: str) -> ObjectInfo:
+        """Overwrite the object only while its etag is still ``if_match``, atomically; else
+        PreconditionFailed (also if it is gone). Used for leases only."""
+
+    def writer(self, key: str) -> ObjectWriter:
+        """Begin a streaming upload."""
+
+    def get(self, key: str) -> bytes:
+        """A whole small object."""
+
+    def read(self, key: str, start: int, length: int) -> bytes:
+        """``length`` bytes from ``start``; fewer only at the end of the object."""
+
+    def head(self, key: str) -> ObjectInfo:
+        """Facts of one object."""
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        """All objects whose key begins with ``prefix``, ascending by key (byte order), paged
+        lazily. Objects of unfinished writers never appear."""
+
+    def delete(self, keys: Iterable[str]) -> None:
+        """Delete; a key that is gone already is no error."""
+
+    def delete_if(self, key: str, *, if_match: str) -> None:
+        """Delete only while the etag is ``if_match`` (else PreconditionFailed): releases leases."""
+
+    def copy(self, source: str, target: str) -> ObjectInfo:
+        """Copy within the store, if ``target`` is absent (else PreconditionFailed)."""
+
+    def sweep_unfinished(self, prefix: str, *, older_than: datetime) -> int:
+        """Remove what crashed writers left under ``prefix`` begun before ``older_than``;
+        returns how many."""
+
+    def close(self) -> None:
+        """Release connections and threads."""

@@ -1,0 +1,1 @@
+"""sqlbak tests."""
