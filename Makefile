@@ -1,0 +1,30 @@
+# Every target does its own set-up: a virtual environment in .venv, and for the tests the servers
+# that can be had without privileges.
+.PHONY: demo test lint unit soak clean
+
+demo: ## a live PostgreSQL, protected, broken and brought back (about a minute)
+	@.ci/environment demo
+	@.venv/bin/sqlbak demo
+
+test: lint unit ## everything that continuous integration runs
+
+lint:
+	@.ci/environment demo,test
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+
+unit:
+	@.ci/environment demo,test
+	@tests/vault/install_ministack.sh >/dev/null || echo "without ministack: its tests are skipped"
+	@tests/install_postgres_17.sh >/dev/null || echo "without PostgreSQL 17: its tests are skipped"
+	.venv/bin/pytest -n 2 --dist loadgroup
+
+soak: ## long matrices and hundreds of kill -9 rounds; bounded by SOAK_MINUTES (default 60)
+	@.ci/environment demo,test
+	@tests/vault/install_ministack.sh >/dev/null || true
+	@tests/install_postgres_17.sh >/dev/null || true
+	.venv/bin/pytest --soak -m soak --timeout 0
+
+clean:
+	rm -rf .venv .cache demo dist
