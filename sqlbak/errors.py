@@ -26,6 +26,7 @@ Errors travel up as exceptions and are printed or logged once, at the edge.
     |   +-- StoreUnreachable
     |   +-- StoreThrottled
     |   +-- StoreFull
+    |   +-- ObjectKeyInvalid
     |   +-- ObjectDamaged
     |   +-- VaultUnusable
     |   +-- LeaseHeld
@@ -67,6 +68,7 @@ __all__ = [
     "NameNeeded",
     "NothingToRestore",
     "ObjectDamaged",
+    "ObjectKeyInvalid",
     "ObjectNotFound",
     "PreconditionFailed",
     "ProtectionAtRisk",
@@ -262,6 +264,19 @@ class StoreFull(VaultError):
     """No space or quota left where the vault lives."""
 
     code = "store_full"
+
+
+class ObjectKeyInvalid(VaultError):
+    """A key that not every store could hold (sqlbak/vault/keys.py has the rules)."""
+
+    code = "object_key_invalid"
+
+    def __init__(self, key: str, reason: str) -> None:
+        super().__init__(
+            f"{key!r} cannot be an object's key: {reason}",
+            hint="sqlbak makes every key itself: please report this as a bug",
+        )
+        self.key = key
 
 
 class ObjectDamaged(VaultError):

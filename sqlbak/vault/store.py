@@ -2,11 +2,15 @@
 against every store; what it asserts is the contract.
 
 Keys are relative to the vault's root: ``items/a/item.json``; segments joined by ``/``, never
-empty, never ``.`` or ``..``, printable ASCII, at most 900 bytes in all and 240 a segment.
+empty, never beginning with ``.`` (stores keep their own things there), printable ASCII, at most
+900 bytes in all and 240 a segment. No key continues another: where ``a`` is an object, ``a/b``
+is not, for a file system could not hold both. sqlbak/vault/keys.py checks this for every store.
 
 Errors (sqlbak.errors): ObjectNotFound, PreconditionFailed, AccessDenied, StoreUnreachable
-(StoreThrottled when the store asked for fewer calls), StoreFull. A store raises nothing else on
-purpose. Stores retry nothing themselves beyond one request; retry is a decorator (vault/retry.py).
+(StoreThrottled when the store asked for fewer calls), StoreFull, ObjectKeyInvalid, and
+VaultUnusable when the place itself (bucket, parent directory) is not there. A store raises
+nothing else on purpose. Stores retry nothing themselves beyond one request; retry is a decorator
+(vault/retry.py).
 """
 
 from __future__ import annotations
@@ -22,7 +26,10 @@ __all__ = ["ObjectInfo", "ObjectStore", "ObjectWriter"]
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
     """One object: its key, size in bytes, an opaque version tag for ``if_match``, and when it
-    was last written on the store's clock (UTC; for showing and for sweeping, never for order)."""
+    was last written on the store's clock (UTC; for showing and for sweeping, never for order).
+
+    The tag changes whenever the bytes change. S3 gives equal bytes an equal tag, so whoever
+    depends on ``if_match`` puts something unique into each version's bytes."""
 
     key: str
     size: int
