@@ -233,12 +233,10 @@ class Server:
                 start_new_session=True,
             )
 
-    @property
     def is_running(self) -> bool:
         """Whether the process is still there."""
         return self._process is not None and self._process.poll() is None
 
-    @property
     def exit_code(self) -> int | None:
         """How it ended; None while it runs."""
         return None if self._process is None else self._process.poll()

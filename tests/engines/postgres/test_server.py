@@ -83,8 +83,8 @@ def test_a_child_server_is_gone_when_its_block_is_left(
         options=_settings(directory, free_port()),
     )
     with server:
-        assert server.exit_code is None
-    assert server.exit_code is not None
+        assert server.exit_code() is None
+    assert server.exit_code() is not None
     assert not (directory / "postmaster.pid").exists()
 
 
