@@ -9,8 +9,8 @@ is not, for a file system could not hold both. sqlbak/vault/keys.py checks this 
 Errors (sqlbak.errors): ObjectNotFound, PreconditionFailed, AccessDenied, StoreUnreachable
 (StoreThrottled when the store asked for fewer calls), StoreFull, ObjectKeyInvalid, and
 VaultUnusable when the place itself (bucket, parent directory) is not there. A store raises
-nothing else on purpose. Stores retry nothing themselves beyond one request; retry is a decorator
-(vault/retry.py).
+nothing else on purpose. Retry is a decorator (vault/retry.py); a store itself asks once, but for
+streaming uploads, whose bytes nobody else still has.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,18 @@ import pytest
 
 from sqlbak.vault.file_store import FileStore
 from sqlbak.vault.memory_store import MemoryStore
+from sqlbak.vault.s3_client import S3Bucket, make_client
+from sqlbak.vault.s3_store import S3Store
 from sqlbak.vault.store import ObjectStore
+from tests.vault.s3_servers import (
+    BUCKET,
+    S3Server,
+    ministack_program,
+    rclone_program,
+    start_ministack,
+    start_moto,
+    start_rclone,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +55,61 @@ def file_bench(root: Path) -> Bench:
     return Bench("file", store, crash)
 
 
-@pytest.fixture(params=["memory", "file"])
+def fresh_bucket(server: S3Server) -> S3Bucket:
+    """A prefix of its own for one test."""
+    return S3Bucket(make_client(server.options), BUCKET, f"{uuid.uuid4().hex}/")
+
+
+def s3_bench(server: S3Server) -> Bench:
+    bucket = fresh_bucket(server)
+
+    def crash(key: str, data: bytes) -> None:
+        where = {"Bucket": bucket.name, "Key": bucket.full_key(key)}
+        upload = bucket.client.create_multipart_upload(**where)
+        bucket.client.upload_part(**where, UploadId=upload["UploadId"], PartNumber=1, Body=data)
+
+    return Bench(server.kind, S3Store(bucket), crash)
+
+
+@pytest.fixture(scope="session")
+def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    with start_moto(tmp_path_factory.mktemp("moto")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def ministack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    program = ministack_program()
+    if program is None:
+        pytest.skip("ministack is not here: run tests/vault/install_ministack.sh")
+    with start_ministack(tmp_path_factory.mktemp("ministack"), program) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def rclone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    program = rclone_program()
+    if program is None:
+        pytest.skip("rclone is not here: it comes with the test extra")
+    with start_rclone(tmp_path_factory.mktemp("rclone"), program) as server:
+        yield server
+
+
+@pytest.fixture(
+    params=[
+        "memory",
+        "file",
+        pytest.param("moto", marks=pytest.mark.s3),
+        pytest.param("ministack", marks=pytest.mark.s3),
+    ]
+)
 def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
-    made = memory_bench() if request.param == "memory" else file_bench(tmp_path / "vault")
+    if request.param == "memory":
+        made = memory_bench()
+    elif request.param == "file":
+        made = file_bench(tmp_path / "vault")
+    else:
+        made = s3_bench(request.getfixturevalue(request.param))
     yield made
     made.store.close()
 

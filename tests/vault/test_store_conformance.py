@@ -51,6 +51,11 @@ def race(count: int, act: Callable[[int], object]) -> list[int]:
     return won
 
 
+def needs_atomic_races(bench: Bench) -> None:
+    if bench.kind == "moto":
+        pytest.skip("moto looks and writes in two steps: in 1 of 20 rounds two writers win")
+
+
 class TestReading:
     def test_what_was_put_is_what_is_got(self, store: ObjectStore) -> None:
         store.put("items/a/item.json", b"\x00payload\xff")
@@ -114,9 +119,10 @@ class TestPut:
         assert store.get("k") == b"first"
 
     def test_one_of_many_writers_wins(self, bench: Bench) -> None:
+        needs_atomic_races(bench)
         for number in range(5):
             key = f"race/{number}"
-            won = race(8, lambda me, key=key: bench.store.put(key, b"%d" % me))
+            won = race(8, lambda me: bench.store.put(key, b"%d" % me))  # noqa: B023
             assert len(won) == 1
             assert bench.store.get(key) == b"%d" % won[0]
 
@@ -162,10 +168,12 @@ class TestReplace:
             store.delete(["lease"])
 
     def test_one_of_many_replacers_wins(self, bench: Bench) -> None:
+        needs_atomic_races(bench)
         etag = bench.store.put("lease", b"free").etag
         for _ in range(5):
             won = race(
-                8, lambda me, etag=etag: bench.store.replace("lease", b"%d" % me, if_match=etag)
+                8,
+                lambda me: bench.store.replace("lease", b"%d" % me, if_match=etag),  # noqa: B023
             )
             assert len(won) == 1
             assert bench.store.get("lease") == b"%d" % won[0]
@@ -335,6 +343,8 @@ class TestWriter:
                 act()
 
     def test_one_of_many_writers_wins(self, bench: Bench) -> None:
+        needs_atomic_races(bench)
+
         def write(me: int) -> None:
             with bench.store.writer("k") as writer:
                 writer.write(b"%d" % me * 1000)
@@ -376,7 +386,8 @@ class TestSweep:
     def test_the_young_and_the_others_stay(self, bench: Bench) -> None:
         bench.crash_while_writing("items/a/data/1", b"x")
         past, future = datetime.now(UTC) - LATER, datetime.now(UTC) + LATER
-        assert bench.store.sweep_unfinished("items/a/", older_than=past) == 0
+        if bench.kind != "moto":  # it says that every upload was begun in November 2010
+            assert bench.store.sweep_unfinished("items/a/", older_than=past) == 0
         assert bench.store.sweep_unfinished("items/ab", older_than=future) == 0
         assert bench.store.sweep_unfinished("items/", older_than=future) == 1
 
