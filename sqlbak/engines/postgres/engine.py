@@ -1,0 +1,123 @@
+"""The PostgreSQL engine: physical backups over the replication protocol, without an agent."""
+
+from __future__ import annotations
+
+from sqlbak.engines.port import BackupResult, Inspection, PayloadSink
+from sqlbak.engines.postgres.connection import ReplicationConnection, SqlConnection
+from sqlbak.engines.postgres.dsn import ConnectionString
+from sqlbak.engines.postgres.fullbackup import take_full
+from sqlbak.engines.postgres.identity import identify, read_histories, require_identity
+from sqlbak.engines.postgres.inspection import inspect_server
+from sqlbak.engines.postgres.logbackup import require_descent, take_log
+from sqlbak.engines.postgres.slot import (
+    SlotState,
+    advance_slot,
+    check_slot_name,
+    drop_slot,
+    read_slot,
+)
+from sqlbak.model import LogPosition
+from sqlbak.progress import Progress
+from sqlbak.stopping import NEVER, StopSignal
+
+__all__ = ["PostgresEngine"]
+
+
+class PostgresEngine:
+    """One PostgreSQL cluster, reached over the network or a socket. See engines.port.Engine.
+
+    Args:
+        dsn: any form that libpq knows. Never shown.
+        slot_name: the permanent replication slot of this item on the server.
+        system_identifier: the cluster that is meant to be there; every backup of another one is
+            refused with LogChainBroken. None: whichever it is.
+        connect_timeout_seconds: for each connection attempt.
+
+    Raises:
+        UsageError: the dsn or the slot's name cannot be read.
+    """
+
+    def __init__(
+        self,
+        dsn: str,
+        *,
+        slot_name: str,
+        system_identifier: str | None = None,
+        connect_timeout_seconds: int = 15,
+    ) -> None:
+        check_slot_name(slot_name)
+        self._target = ConnectionString.parse(dsn, connect_timeout_seconds=connect_timeout_seconds)
+        self._slot_name = slot_name
+        self._system_identifier = system_identifier
+
+    def inspect(self) -> Inspection:
+        """Look at the server without changing anything."""
+        return inspect_server(self._target, slot_name=self._slot_name)
+
+    def full(
+        self, sink: PayloadSink, *, label: str, progress: Progress, stop: StopSignal
+    ) -> BackupResult:
+        """A full backup; makes the permanent slot if there is none or it was lost."""
+        return take_full(
+            self._target,
+            sink,
+            slot_name=self._slot_name,
+            label=label,
+            system_identifier=self._system_identifier,
+            progress=progress,
+            stop=stop,
+        )
+
+    def log(
+        self, since: LogPosition, sink: PayloadSink, *, progress: Progress, stop: StopSignal
+    ) -> BackupResult:
+        """The log from ``since`` to now, or to the end of the timeline of ``since``."""
+        return take_log(
+            self._target,
+            sink,
+            since=since,
+            slot_name=self._slot_name,
+            system_identifier=self._system_identifier,
+            progress=progress,
+            stop=stop,
+        )
+
+    def slot(self) -> SlotState | None:
+        """The permanent slot as it is now; None if there is none."""
+        with SqlConnection.open(self._target) as session:
+            return read_slot(session, self._slot_name)
+
+    def oldest_log(self) -> LogPosition | None:
+        """Where the oldest log begins that the permanent slot holds; None: it holds nothing."""
+        slot = self.slot()
+        if slot is None or slot.restart_lsn is None or slot.is_lost:
+            return None
+        with ReplicationConnection.open(self._target) as connection:
+            identity = identify(connection, NEVER.check)
+            line = read_histories(connection, identity.timeline, NEVER.check).line
+        return LogPosition(str(line.timeline_of(slot.restart_lsn)), slot.restart_lsn)
+
+    def acknowledge(self, position: LogPosition) -> None:
+        """Let the server discard log before ``position``, which must lie in its own past
+        (LogChainBroken otherwise: what it holds then is not what the vault has). Repeating it, or
+        an older position, changes nothing."""
+        with (
+            SqlConnection.open(self._target) as session,
+            ReplicationConnection.open(self._target) as connection,
+        ):
+            identity = identify(connection, NEVER.check)
+            require_identity(
+                (identity,),
+                session=session,
+                expected=self._system_identifier,
+                where=self._target.where,
+            )
+            histories = read_histories(connection, identity.timeline, NEVER.check)
+            require_descent(position, identity, histories)
+            advance_slot(session, self._slot_name, position.lsn)
+
+    def drop_slot(self) -> bool:
+        """End the protection of this item on the server: it keeps log for us no longer. False if
+        there was no slot."""
+        with SqlConnection.open(self._target) as session:
+            return drop_slot(session, self._slot_name)

@@ -1,0 +1,139 @@
+"""A log backup: raw log from where the last one ended to a position that proves an instant."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlbak.engines.port import BackupResult, PayloadSink
+from sqlbak.engines.postgres.connection import ReplicationConnection, SqlConnection
+from sqlbak.engines.postgres.dsn import ConnectionString
+from sqlbak.engines.postgres.heartbeat import read_clock, take_cut
+from sqlbak.engines.postgres.identity import (
+    Histories,
+    SystemIdentity,
+    identify,
+    read_facts,
+    read_histories,
+    read_settings,
+    require_identity,
+    require_primary,
+    require_supported,
+)
+from sqlbak.engines.postgres.slot import SlotState, read_slot
+from sqlbak.engines.postgres.timelines import format_lsn
+from sqlbak.engines.postgres.walstream import WalStream
+from sqlbak.errors import LogChainBroken
+from sqlbak.model import LogPosition, PointType
+from sqlbak.progress import Progress
+from sqlbak.stopping import StopSignal
+
+__all__ = ["require_descent", "take_log"]
+
+_FULL_HEALS = "take a full backup; it starts a new chain"
+
+
+def take_log(
+    target: ConnectionString,
+    sink: PayloadSink,
+    *,
+    since: LogPosition,
+    slot_name: str,
+    system_identifier: str | None,
+    progress: Progress,
+    stop: StopSignal,
+) -> BackupResult:
+    """Take one, as the stream ``wal``: exactly the bytes from ``since`` to ``last_lsn``, which may
+    both lie in the middle of a segment or record.
+
+    When the server has left the timeline of ``since`` behind, the log ends where it was left, and
+    ``continues_on`` says where to go on.
+    """
+    with ReplicationConnection.open(target) as connection:
+        covers_until: datetime | None = None
+        continues_on: LogPosition | None = None
+        with SqlConnection.open(target) as session:
+            settings = read_settings(session)
+            require_supported(settings, where=target.where)
+            started_at = read_clock(session)
+            require_primary(connection, stop.check, where=target.where)
+            identity = identify(connection, stop.check)
+            require_identity(
+                (identity,), session=session, expected=system_identifier, where=target.where
+            )
+            histories = read_histories(connection, identity.timeline, stop.check)
+            require_descent(since, identity, histories)
+            _require_log_held(read_slot(session, slot_name), slot_name, since)
+            facts = read_facts(session, identity, settings)
+            left_at = histories.line.left_at(int(since.lineage))
+            if left_at is None:
+                cut = take_cut(session)
+                end, covers_until = cut.lsn, cut.covers_until
+            else:
+                # The commits around the end of an abandoned timeline have no clock to trust:
+                # nothing was read from it before that end was known.
+                end = left_at
+                child = histories.line.child_of(int(since.lineage))
+                continues_on = LogPosition(str(child), left_at)
+            finished_at = read_clock(session)
+
+        progress.phase("log", end - since.lsn)
+        with sink.stream("wal") as writer:
+            if end > since.lsn:
+                with WalStream(
+                    connection, timeline=int(since.lineage), start=since.lsn, end=end
+                ) as wal:
+                    wal.begin(stop.check)
+                    for chunk in wal.chunks(stop.check):
+                        writer.write(chunk)
+                        progress.advance(len(chunk))
+    return BackupResult(
+        type=PointType.LOG,
+        lineage=since.lineage,
+        first_lsn=since.lsn,
+        last_lsn=end,
+        started_at=started_at,
+        finished_at=finished_at,
+        covers_until=covers_until,
+        forks=histories.line.forks(),
+        histories=histories.files,
+        facts=facts,
+        continues_on=continues_on,
+    )
+
+
+def require_descent(position: LogPosition, identity: SystemIdentity, histories: Histories) -> None:
+    """LogChainBroken unless the server's present state descends from ``position``."""
+    where = f"{format_lsn(position.lsn)} on timeline {position.lineage}"
+    if not histories.line.holds(position):
+        raise LogChainBroken(
+            f"the server is on timeline {identity.timeline}, which does not descend from {where}:"
+            " it was restored, or another server was promoted, from before that position",
+            hint=_FULL_HEALS,
+        )
+    if position.lsn > identity.flushed_lsn:
+        raise LogChainBroken(
+            f"the server's log ends at {format_lsn(identity.flushed_lsn)}, before {where}:"
+            " it was set back to an older state",
+            hint=_FULL_HEALS,
+        )
+
+
+def _require_log_held(slot: SlotState | None, name: str, since: LogPosition) -> None:
+    """LogChainBroken unless the slot still makes the server keep the log from ``since`` on."""
+    if slot is None:
+        raise LogChainBroken(
+            f"the replication slot {name} does not exist, so nothing keeps the log",
+            hint=f"{_FULL_HEALS}, and makes the slot. Slots do not survive a failover",
+        )
+    if slot.is_lost or slot.restart_lsn is None:
+        raise LogChainBroken(
+            f"the replication slot {name} is lost: the server discarded log that it held",
+            hint=f"{_FULL_HEALS}. To keep more: raise max_slot_wal_keep_size"
+            " (and idle_replication_slot_timeout, where it is set)",
+        )
+    if slot.restart_lsn > since.lsn:
+        raise LogChainBroken(
+            f"the replication slot {name} keeps log from {format_lsn(slot.restart_lsn)} on only,"
+            f" not from {format_lsn(since.lsn)}",
+            hint=f"{_FULL_HEALS}. Does another program use this slot?",
+        )
