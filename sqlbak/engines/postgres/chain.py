@@ -1,0 +1,200 @@
+"""What a restore demands of its chain and of its target before it writes anything."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from sqlbak.engines.port import RestoreStep
+from sqlbak.engines.postgres.frames import FrameReader
+from sqlbak.engines.postgres.recovery import StopPoint
+from sqlbak.engines.postgres.server import ServerUser
+from sqlbak.engines.postgres.walrecords import Record, last_record
+from sqlbak.engines.postgres.walsource import WAL_STREAM, WalChain
+from sqlbak.errors import (
+    FeatureUnsupported,
+    InstantUnreachable,
+    NothingToRestore,
+    RestoreFailed,
+    TargetNotUsable,
+)
+from sqlbak.model import PointType
+
+__all__ = ["Chain", "Tablespace", "check_target", "checked_chain"]
+
+_SPARE_BYTES = 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Tablespace:
+    """One tablespace of the full: its id, and where it lay on the source (relative: inside the
+    data directory, allow_in_place_tablespaces)."""
+
+    oid: int
+    location: str
+
+    @property
+    def is_in_place(self) -> bool:
+        """Whether it lies inside the data directory, and stays there."""
+        return not Path(self.location).is_absolute()
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """A chain that holds together: the steps, what they agree on, and their log as one."""
+
+    full: RestoreStep
+    steps: tuple[RestoreStep, ...]
+    major: int
+    log: WalChain
+    tablespaces: tuple[Tablespace, ...]
+
+    @property
+    def settings(self) -> list[Mapping[str, Any]]:
+        """The source's settings as recorded with each step."""
+        return [step.facts.get("settings", {}) for step in self.steps]
+
+    @property
+    def archives_bytes(self) -> int:
+        """Size of the full's files when unpacked."""
+        source = self.full.source
+        return sum(source.size(name) for name in source.streams() if name != WAL_STREAM)
+
+    @property
+    def log_bytes(self) -> int:
+        """Size of the whole chain's log."""
+        return self.log.last_lsn - self.log.first_lsn
+
+    def last_record(self, frames: FrameReader) -> Record:
+        """The last whole record of the chain. RestoreFailed if there is none after the base."""
+
+        def read(first: int, last: int) -> bytes:
+            return b"".join(self.log.read(frames, first, last))
+
+        size, end = self.log.segment_size, self.log.last_lsn
+        begin = max(self.log.first_lsn, (end - 1) - (end - 1) % size)
+        while True:
+            found = last_record(read, segment_size=size, begin=begin, end=end)
+            if found is not None:
+                return found
+            if begin == self.log.first_lsn:
+                raise RestoreFailed("the chain's log holds no whole record")
+            begin = max(self.log.first_lsn, begin - size)
+
+    def stop_points(
+        self, stop_at: datetime | None, frames: FrameReader
+    ) -> tuple[tuple[StopPoint, ...], Record]:
+        """How recovery may be told to stop, the first choice first, and the last record.
+
+        A time only works while a later commit lies in the log (recoveryStopsBefore looks at
+        nothing else). A full alone has none, and stands for its own end; so does a chain that is
+        proven to cover ``stop_at`` and holds nothing later.
+        """
+        record = self.last_record(frames)
+        to_end = StopPoint(self.log.timeline, lsn=record.start, no_later_than=stop_at)
+        if stop_at is None or len(self.steps) == 1:
+            return (to_end,), record
+        to_time = StopPoint(self.log.timeline, time=stop_at, no_later_than=stop_at)
+        return (to_time, to_end), record
+
+
+def checked_chain(
+    steps: Sequence[RestoreStep],
+    *,
+    stop_at: datetime | None,
+    lineage: str,
+    histories: Mapping[str, bytes],
+) -> Chain:
+    """Check everything that the steps say of themselves once more, whoever planned them.
+
+    Raises FeatureUnsupported, InstantUnreachable, or RestoreFailed for steps that do not belong
+    together.
+    """
+    if not steps:
+        raise NothingToRestore("a restore needs at least a full backup")
+    for step in steps:
+        if step.point.type is PointType.DIFFERENTIAL:
+            raise FeatureUnsupported(
+                f"recovery point {step.point.id} is a differential; this version restores "
+                "PostgreSQL from a full and its logs",
+            )
+    full, logs = steps[0], steps[1:]
+    if full.point.type is not PointType.FULL or any(s.point.type is PointType.FULL for s in logs):
+        raise RestoreFailed("a restore takes exactly one full, and it comes first")
+    for name in ("system_identifier", "wal_segment_size"):
+        values = {step.facts[name] for step in steps}
+        if len(values) > 1:
+            raise RestoreFailed(
+                f"the chain's recovery points differ in {name}: "
+                + ", ".join(f"{step.facts[name]} in {step.point.id}" for step in steps)
+            )
+    majors = {int(step.facts["server_version_num"]) // 10000 for step in steps}
+    if len(majors) > 1:
+        raise RestoreFailed(f"the chain mixes PostgreSQL {' and '.join(map(str, sorted(majors)))}")
+    _check_instant(steps, stop_at)
+    tablespaces = tuple(
+        Tablespace(int(entry["oid"]), str(entry["location"]))
+        for entry in full.facts.get("tablespaces", ())
+    )
+    streams = set(full.source.streams())
+    for needed in ("base.tar", "backup_manifest", *(f"{t.oid}.tar" for t in tablespaces)):
+        if needed not in streams:
+            raise RestoreFailed(f"recovery point {full.point.id} has no {needed}")
+    log = WalChain(
+        steps,
+        lineage=lineage,
+        histories=histories,
+        segment_size=int(full.facts["wal_segment_size"]),
+    )
+    return Chain(full, tuple(steps), majors.pop(), log, tablespaces)
+
+
+def _check_instant(steps: Sequence[RestoreStep], stop_at: datetime | None) -> None:
+    if stop_at is None:
+        return
+    full, last = steps[0].point, steps[-1].point
+    earliest = full.reachable_from
+    latest = max((at for at in (earliest, last.covers_until) if at is not None), default=None)
+    if earliest is None or latest is None or not earliest <= stop_at <= latest:
+        # PostgreSQL itself would, without a word, promote a later state than one asked for
+        # before the base's end.
+        raise InstantUnreachable(
+            f"{stop_at.isoformat()} is not covered by this chain, which reaches from "
+            f"{earliest and earliest.isoformat()} to {latest and latest.isoformat()}",
+            nearest=[at for at in (earliest, latest) if at is not None],
+        )
+
+
+def check_target(directory: Path, *, user: ServerUser, needed_bytes: int) -> None:
+    """TargetNotUsable unless ``directory`` is absent or empty, can be written and is large
+    enough. Nothing is changed."""
+    if directory.is_symlink() or (directory.exists() and not directory.is_dir()):
+        raise TargetNotUsable(f"{directory} is not a directory")
+    if directory.is_dir() and (names := sorted(os.listdir(directory))):  # noqa: PTH208
+        raise TargetNotUsable(
+            f"{directory} is not empty: it holds {names[0]}"
+            + (f" and {len(names) - 1} more" if len(names) > 1 else ""),
+            hint="restore into a directory of its own; below a mount point, into one level deeper",
+        )
+    place = directory
+    while not place.exists():
+        place = place.parent
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        raise TargetNotUsable(f"{place} cannot be written, so {directory} cannot be made there")
+    user.check_reaches(directory)
+    free = shutil.disk_usage(place).free
+    if free < needed_bytes + _SPARE_BYTES:
+        raise TargetNotUsable(
+            f"{directory} needs {_size(needed_bytes + _SPARE_BYTES)} and its file system has "
+            f"{_size(free)} free",
+            hint="restore to a larger file system",
+        )
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"

@@ -1,0 +1,407 @@
+"""Restores a PostgreSQL cluster from a chain of recovery points: the one way in.
+
+Order: check everything, unpack, then either lay out the whole log and say how to start, or run
+the server up to the instant asked for, prove the state, and leave it running. Nothing is written
+outside the target, and a state that is not proven is never promoted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from sqlbak.engines.port import RestoreOutcome, RestoreStep, RestoreTarget
+from sqlbak.engines.postgres.chain import Chain, check_target, checked_chain
+from sqlbak.engines.postgres.frames import FrameReader
+from sqlbak.engines.postgres.programs import Programs, find_programs, reachable_programs
+from sqlbak.engines.postgres.recovering import Recovery, TargetNotReached, socket_directory
+from sqlbak.engines.postgres.recovery import (
+    MINIMAL_CONFIGURATION,
+    MINIMAL_HBA,
+    StopPoint,
+    absence_command,
+    configuration_block,
+    kept_settings,
+    minimums,
+    without_block,
+)
+from sqlbak.engines.postgres.server import ServerUser, choose_user, free_port, start_and_leave
+from sqlbak.engines.postgres.timelines import format_lsn
+from sqlbak.engines.postgres.unpack import (
+    clear_directory,
+    empty_directory,
+    make_durable,
+    target_errors,
+    unpack_archive,
+    write_file,
+)
+from sqlbak.engines.postgres.walrecords import Record, TablespaceFinder
+from sqlbak.errors import Interrupted, RestoreFailed, ServerProgramMissing, TargetNotUsable
+from sqlbak.model import LogPosition
+from sqlbak.progress import Progress
+from sqlbak.stopping import StopSignal
+
+__all__ = ["restore_cluster"]
+
+_HOME = "sqlbak"
+_TABLESPACES = "sqlbak_tablespaces"
+_SPOOL_BYTES = 1 << 30
+
+
+def restore_cluster(
+    steps: Sequence[RestoreStep],
+    *,
+    stop_at: datetime | None,
+    lineage: str,
+    histories: Mapping[str, bytes],
+    target: RestoreTarget,
+    progress: Progress,
+    stop: StopSignal,
+    feed_options: Mapping[str, Any] | None = None,
+) -> RestoreOutcome:
+    """Restore ``steps`` (a full, then its logs) into ``target``.
+
+    ``stop_at``: the state after every transaction that had ended by then, and nothing later;
+    None: everything in the chain. ``lineage``: the timeline to follow, whose history (and that of
+    every other timeline ever seen) is in ``histories``. ``feed_options`` go to WalFeed.
+
+    Raises Refused errors before anything is written; ObjectDamaged, TargetNotUsable or
+    RestoreFailed while unpacking, with everything written removed again; RestoreFailed or
+    RestoreNotProven from recovery, with the server stopped and its directory kept for a look.
+    """
+    directory = target.directory.absolute()
+    chain = checked_chain(steps, stop_at=stop_at, lineage=lineage, histories=histories)
+    user = choose_user(directory)
+    spool = min(chain.log_bytes, 2 * _SPOOL_BYTES) if target.start else chain.log_bytes
+    segment = chain.log.segment_size
+    check_target(directory, user=user, needed_bytes=chain.archives_bytes + spool + 2 * segment)
+    programs: Programs | None = None
+    try:
+        programs = find_programs(chain.major, explicit=target.program_dir)
+        if target.start:
+            programs = reachable_programs(programs, uid=user.uid, gid=user.gid)
+            for name in ("postgres", "pg_ctl"):
+                programs.path(name)
+    except ServerProgramMissing:
+        if target.start or target.program_dir is not None:
+            raise
+    with FrameReader(stop) as frames:
+        restore = _Restore(chain, directory, user, frames, progress, stop)
+        stop_points, record = chain.stop_points(stop_at, frames)
+        with empty_directory(directory, user), target_errors(directory):
+            restore.unpack()
+            if target.start:
+                restore.prepare_start()
+            else:
+                created = restore.lay_out_log(stop_points[0])
+            progress.phase("flush")
+            make_durable(directory, stop=stop)
+        if not target.start:
+            return restore.left_stopped(stop_points[0], programs, created)
+        assert programs is not None  # noqa: S101 - found above, or raised
+        try:
+            return restore.started(
+                stop_points, record, programs, target.port, dict(feed_options or {})
+            )
+        except Interrupted:
+            clear_directory(directory)
+            raise
+
+
+@dataclass(frozen=True, slots=True)
+class _Restore:
+    """The steps of one restore, in the order in which they are defined."""
+
+    chain: Chain
+    directory: Path
+    user: ServerUser
+    frames: FrameReader
+    progress: Progress
+    stop: StopSignal
+
+    @property
+    def home(self) -> Path:
+        return self.directory / _HOME
+
+    @property
+    def role(self) -> str:
+        return str(self.chain.full.facts.get("bootstrap_role") or "postgres")
+
+    def unpack(self) -> None:
+        """The full's files: tablespaces, then the data directory with pg_control last of all."""
+        self.progress.phase("unpack", self.chain.archives_bytes)
+        moved = {
+            t.oid: self.directory / _TABLESPACES / str(t.oid)
+            for t in self.chain.tablespaces
+            if not t.is_in_place
+        }
+        for tablespace in self.chain.tablespaces:
+            place = moved.get(tablespace.oid)
+            if place is None:
+                place = self.directory / tablespace.location
+            for folder in (*reversed(place.relative_to(self.directory).parents), None):
+                step = place if folder is None else self.directory / folder
+                if not step.is_dir():
+                    step.mkdir(mode=0o700)
+                    self.user.own(step)
+            self._unpack_archive(f"{tablespace.oid}.tar", place, {})
+        lines = [f"{oid} {_escaped(place)}\n" for oid, place in sorted(moved.items())]
+        rewritten = {"tablespace_map": "".join(lines).encode("utf-8", "surrogateescape")}
+        self._unpack_archive("base.tar", self.directory, rewritten if moved else {})
+        for oid, place in moved.items():
+            link = self.directory / "pg_tblspc" / str(oid)
+            link.symlink_to(place)
+            self.user.own(link)
+        source = self.chain.full.source
+        manifest = self.frames.read(source, "backup_manifest", 0, source.size("backup_manifest"))
+        write_file(self.directory / "backup_manifest", b"".join(manifest), self.user)
+
+    def _unpack_archive(self, name: str, place: Path, rewritten: Mapping[str, bytes]) -> None:
+        unpack_archive(
+            self.chain.full.source,
+            name,
+            place,
+            frames=self.frames,
+            user=self.user,
+            rewritten=rewritten,
+            progress=self.progress,
+            stop=self.stop,
+        )
+
+    def _configure(self, settings: Mapping[str, str]) -> None:
+        """Our lines at the end of postgresql.auto.conf, in place of those of an older restore."""
+        path = self.directory / "postgresql.auto.conf"
+        content = path.read_bytes() if path.exists() else b""
+        path.unlink(missing_ok=True)
+        write_file(path, without_block(content) + configuration_block(settings), self.user)
+        for name in ("standby.signal", "recovery.signal"):
+            (self.directory / name).unlink(missing_ok=True)
+        write_file(self.directory / "recovery.signal", b"", self.user)
+
+    def lay_out_log(self, stop_point: StopPoint) -> tuple[str, ...]:
+        """The whole log in pg_wal, and the settings with which the server recovers by itself.
+        Returns the paths of tablespaces that the log creates."""
+        self.progress.phase("log", self.chain.log_bytes)
+        folder = self.directory / "pg_wal"
+        finder = TablespaceFinder(self.chain.log.segment_size)
+        created: list[str] = []
+        last_name = ""
+        for last_name, lsn in self.chain.log.segments():
+            path = folder / last_name
+            write_file(path, b"", self.user)
+            position = lsn
+            with path.open("r+b", buffering=0) as out:
+                for piece in self.chain.log.segment(self.frames, lsn):
+                    self.stop.check()
+                    created += finder.feed(position, piece)
+                    position += len(piece)
+                    self.progress.advance(len(piece))
+                    while piece:
+                        piece = piece[out.write(piece) :]
+        for name, content in self.chain.log.history_files().items():
+            write_file(folder / name, content, self.user)
+        for path_text in dict.fromkeys(created):
+            if Path(path_text).exists():
+                raise TargetNotUsable(
+                    f"the log creates a tablespace at {path_text}, which exists on this machine; "
+                    "replaying that would empty it",
+                    hint="restore on another machine, or to an instant before it was created",
+                )
+        settings = {
+            **kept_settings(),
+            "hot_standby": "on",
+            "restore_command": absence_command(last_name),
+            **stop_point.settings(),
+        }
+        self._configure(settings)
+        return tuple(dict.fromkeys(created))
+
+    def left_stopped(
+        self, stop_point: StopPoint, programs: Programs | None, created: Sequence[str]
+    ) -> RestoreOutcome:
+        """What to tell the operator of a cluster that was not started."""
+        binary = programs.directory if programs else f"<PostgreSQL {self.chain.major}'s bin>"
+        where = (
+            f"before the first transaction after {stop_point.time.isoformat()}"
+            if stop_point.time is not None
+            else f"at the end of the chain, {format_lsn(self.chain.log.last_lsn)}"
+        )
+        steps = [
+            f"Check the files: {binary}/pg_verifybackup {self.directory}",
+            f"Start it as user {self.user.name}: {binary}/pg_ctl -D {self.directory} "
+            f"-l {self.directory}/server.log -o '-p PORT' start",
+            f"It replays its log, stops {where}, and stays read-only there.",
+            "Look at it: SELECT pg_get_wal_replay_pause_state(), pg_last_xact_replay_timestamp();",
+            "Make it writable: SELECT pg_wal_replay_resume(); (it begins a new timeline)",
+            *self._warnings(),
+            *(f"Before starting, create the empty directory {path}" for path in created),
+        ]
+        if not (self.directory / "postgresql.conf").exists():
+            steps.append(
+                "The backup holds no postgresql.conf and pg_hba.conf (packages keep them "
+                "elsewhere): put them there before starting."
+            )
+        return RestoreOutcome(
+            directory=self.directory,
+            proven=False,
+            reached=None,
+            last_commit_at=None,
+            connection=None,
+            next_steps=tuple(steps),
+            facts=self._facts(),
+        )
+
+    def _warnings(self) -> list[str]:
+        kept = [
+            "archive_mode is off, subscriptions do not run and no standby is waited for: see the "
+            f"end of {self.directory}/postgresql.auto.conf before this cluster takes over.",
+        ]
+        if any(not t.is_in_place for t in self.chain.tablespaces):
+            kept.append(f"Tablespaces were restored into {self.directory / _TABLESPACES}.")
+        libraries = [s.get("shared_preload_libraries") for s in self.chain.settings]
+        if libraries and libraries[-1]:
+            kept.append(f"The source loads these libraries at start: {libraries[-1]}.")
+        return kept
+
+    def _facts(self) -> dict[str, Any]:
+        full = self.chain.full
+        return {
+            "system_identifier": full.facts["system_identifier"],
+            "server_version_num": full.facts["server_version_num"],
+            "timeline": self.chain.log.timeline,
+            "points": [step.point.id for step in self.chain.steps],
+            "server_user": self.user.name,
+            "tablespaces": {
+                str(t.oid): str(self.directory / _TABLESPACES / str(t.oid))
+                for t in self.chain.tablespaces
+                if not t.is_in_place
+            },
+        }
+
+    def prepare_start(self) -> None:
+        """What is needed to start: the settings that stay, and a private place for ours."""
+        self._configure(kept_settings())
+        self.home.mkdir(mode=0o700)
+        self.user.own(self.home)
+
+    def started(
+        self,
+        stop_points: Sequence[StopPoint],
+        record: Record,
+        programs: Programs,
+        port: int | None,
+        feed_options: dict[str, Any],
+    ) -> RestoreOutcome:
+        """Recover, prove, promote, and start as a database of its own."""
+        recovery = Recovery(
+            chain=self.chain,
+            record=record,
+            directory=self.directory,
+            home=self.home,
+            programs=programs,
+            user=self.user,
+            frames=self.frames,
+            role=self.role,
+            progress=self.progress,
+            stop=self.stop,
+            feed_options=feed_options,
+        )
+        try:
+            reached = recovery.run(stop_points[0])
+        except TargetNotReached:
+            if len(stop_points) == 1:
+                raise
+            reached = recovery.run(stop_points[1])
+        self.progress.phase("start")
+        supplied = self._supply_configuration()
+        sockets = socket_directory(self.home, self.user)
+        chosen = port if port is not None else free_port()
+        options = {
+            "port": str(chosen),
+            "listen_addresses": "localhost",
+            "unix_socket_directories": str(sockets),
+            "data_directory": str(self.directory),
+            "hba_file": str(self.directory / "pg_hba.conf"),
+            "ident_file": str(self.directory / "pg_ident.conf"),
+            "external_pid_file": "",
+        }
+        notes = self._start(programs, options, recovery.log_path)
+        steps = [
+            f"It runs as user {self.user.name}, for this machine only (port {chosen} of localhost "
+            f"and the socket in {sockets}); its log is {recovery.log_path}.",
+            f"Stop it with: {programs.directory}/pg_ctl -D {self.directory} stop",
+            *notes,
+            *(f"The backup holds no {name}; a minimal one was written." for name in supplied),
+            *self._warnings(),
+        ]
+        return RestoreOutcome(
+            directory=self.directory,
+            proven=True,
+            reached=LogPosition(str(reached.timeline), reached.lsn),
+            last_commit_at=reached.last_commit_at,
+            connection=f"host={sockets} port={chosen} user={self.role} dbname=postgres",
+            next_steps=tuple(steps),
+            facts={**self._facts(), "port": chosen},
+        )
+
+    def _supply_configuration(self) -> list[str]:
+        values = minimums(self.chain.settings)
+        lines = [f"{name} = {value}\n" for name, value in values.items()]
+        supplied = []
+        for name, content in (
+            ("postgresql.conf", MINIMAL_CONFIGURATION + "".join(lines)),
+            ("pg_hba.conf", MINIMAL_HBA),
+            ("pg_ident.conf", ""),
+        ):
+            if not (self.directory / name).exists():
+                write_file(self.directory / name, content.encode(), self.user)
+                supplied.append(name)
+        return supplied
+
+    def _start(self, programs: Programs, options: Mapping[str, str], log_path: Path) -> list[str]:
+        """Start under the cluster's own configuration; under a minimal one if that names things
+        that this machine lacks. Returns what is to be said about it."""
+
+        def start(more: Mapping[str, str]) -> None:
+            start_and_leave(
+                programs,
+                self.directory,
+                user=self.user,
+                log_path=log_path,
+                options={**options, **more},
+                stop=self.stop,
+            )
+
+        try:
+            start({})
+        except RestoreFailed as error:
+            minimal = self.home / "postgresql.conf"
+            lines = [f"{n} = {v}\n" for n, v in minimums(self.chain.settings).items()]
+            with contextlib.suppress(FileNotFoundError):
+                minimal.unlink()
+            write_file(minimal, "".join(lines).encode(), self.user)
+            start(
+                {
+                    "config_file": str(minimal),
+                    "shared_preload_libraries": "",
+                    "ssl": "off",
+                    "logging_collector": "off",
+                    "shared_buffers": "128MB",
+                    "huge_pages": "try",
+                }
+            )
+            return [
+                f"Its own configuration does not work on this machine ({error.message}); it runs "
+                f"with {minimal}."
+            ]
+        return []
+
+
+def _escaped(place: Path) -> str:
+    """A path as tablespace_map wants it (backslash before what ends a line)."""
+    text = str(place).replace("\\", "\\\\")
+    return text.replace("\n", "\\\n").replace("\r", "\\\r")
