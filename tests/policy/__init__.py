@@ -1,0 +1,1 @@
+"""Policies, their rules, and the calendar."""
