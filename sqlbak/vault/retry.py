@@ -135,6 +135,11 @@ class RetryingStore:
         """See ObjectStore.url."""
         return self._store.url
 
+    @property
+    def undecorated(self) -> ObjectStore:
+        """The store itself: a probe wants to see each answer once."""
+        return self._store
+
     def put(self, key: str, data: bytes, *, if_absent: bool = True) -> ObjectInfo:
         """See ObjectStore.put."""
         return self._retry.call_once(

@@ -64,6 +64,15 @@ class S3Store:
         """``s3://bucket/prefix``."""
         return f"s3://{self._bucket.name}/{self._bucket.prefix}".rstrip("/")
 
+    @property
+    def bucket(self) -> S3Bucket:
+        """What the store talks to, for probes of the server."""
+        return self._bucket
+
+    def in_parts_of(self, size_bytes: int) -> S3Store:
+        """The same store with multipart uploads from ``size_bytes`` on."""
+        return S3Store(self._bucket, retry=self._retry, part_size=lambda _: size_bytes)
+
     def put(self, key: str, data: bytes, *, if_absent: bool = True) -> ObjectInfo:
         """See ObjectStore.put."""
         return self._put(check_key(key), data, {"IfNoneMatch": "*"} if if_absent else {})
