@@ -16,6 +16,7 @@ Errors travel up as exceptions and are printed or logged once, at the edge.
     |   +-- InstantAmbiguous
     |   +-- InstantNonexistent
     |   +-- LineageAmbiguous
+    |   +-- LineageContradictory
     |   +-- NothingToRestore
     |   +-- TargetNotUsable
     |   +-- FeatureUnsupported
@@ -29,8 +30,10 @@ Errors travel up as exceptions and are printed or logged once, at the edge.
     |   +-- ObjectKeyInvalid
     |   +-- ObjectDamaged
     |   +-- VaultUnusable
+    |   |   +-- VaultMissing
     |   +-- LeaseHeld
     |   +-- LeaseLost
+    |   +-- LineageConflict
     +-- EngineError                     exit 1
     |   +-- ServerUnreachable
     |   +-- ServerRefused
@@ -64,6 +67,8 @@ __all__ = [
     "LeaseHeld",
     "LeaseLost",
     "LineageAmbiguous",
+    "LineageConflict",
+    "LineageContradictory",
     "LogChainBroken",
     "NameNeeded",
     "NothingToRestore",
@@ -88,6 +93,7 @@ __all__ = [
     "UnknownName",
     "UsageError",
     "VaultError",
+    "VaultMissing",
     "VaultUnusable",
 ]
 
@@ -198,6 +204,12 @@ class LineageAmbiguous(Refused):
     code = "lineage_ambiguous"
 
 
+class LineageContradictory(Refused):
+    """What is recorded of how lineages fork cannot be true: a circle, or two different origins."""
+
+    code = "lineage_contradictory"
+
+
 class NothingToRestore(Refused):
     """The item has no recovery point that a restore could start from."""
 
@@ -291,6 +303,12 @@ class VaultUnusable(VaultError):
     code = "vault_unusable"
 
 
+class VaultMissing(VaultUnusable):
+    """There is no vault there yet."""
+
+    code = "vault_missing"
+
+
 class LeaseHeld(VaultError):
     """Another process works on the item now."""
 
@@ -301,6 +319,12 @@ class LeaseLost(VaultError):
     """The lease moved on while we worked; nothing may be committed any more."""
 
     code = "lease_lost"
+
+
+class LineageConflict(VaultError):
+    """The server tells another origin of a lineage than the vault has: two servers made it."""
+
+    code = "lineage_conflict"
 
 
 class EngineError(SqlbakError):

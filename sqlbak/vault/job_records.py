@@ -1,0 +1,134 @@
+"""One small record for each run of a job, success or failure, so that the vault itself tells what
+happened. Names begin with a number that falls as time goes on: a listing gives the newest first.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from itertools import islice
+
+from sqlbak.errors import ObjectDamaged, ObjectNotFound
+from sqlbak.vault.documents import decode, encode, instant_text, put_once
+from sqlbak.vault.layout import JOB_ID, jobs_prefix
+from sqlbak.vault.store import ObjectStore
+
+__all__ = ["JobOutcome", "JobRecord", "list_jobs", "remove_jobs_before", "write_job"]
+
+_LAST_SECOND = 9_999_999_999
+_NAME = re.compile(r"([0-9]{10})-[0-9]{8}T[0-9]{6}Z-([A-Za-z0-9-]+)\.json", re.ASCII)
+
+
+class JobOutcome(StrEnum):
+    """How a run ended."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    INTERRUPTED = "interrupted"
+    SKIPPED = "skipped"
+
+
+@dataclass(frozen=True, slots=True)
+class JobRecord:
+    """One run.
+
+    Attributes:
+        job_id: unique in the vault; as in the running record.
+        type: what the job does: ``full``, ``log``, ``verify`` …
+        started_at, finished_at: on the clock of the machine that ran it.
+        outcome: how it ended.
+        point_id: the recovery point that it made.
+        error_code, error_message: of the error that ended it; never holds a secret.
+        slot: the scheduled instant that it belongs to; None: it was asked for by hand.
+    """
+
+    job_id: str
+    type: str
+    started_at: datetime
+    finished_at: datetime
+    outcome: JobOutcome
+    point_id: str | None = None
+    error_code: str | None = None
+    error_message: str | None = None
+    slot: datetime | None = None
+
+
+def write_job(store: ObjectStore, item_id: str, record: JobRecord) -> None:
+    """Keep the record of a run that has ended."""
+    if not JOB_ID.fullmatch(record.job_id):
+        raise ValueError(f"{record.job_id!r} cannot be a job id")
+    document = {
+        "job_id": record.job_id,
+        "type": record.type,
+        "started_at": instant_text(record.started_at),
+        "finished_at": instant_text(record.finished_at),
+        "outcome": record.outcome.value,
+        "point_id": record.point_id,
+        "error_code": record.error_code,
+        "error_message": record.error_message,
+        "slot": instant_text(record.slot),
+    }
+    started_at = record.started_at.astimezone(UTC)
+    name = (
+        f"{_LAST_SECOND - int(started_at.timestamp()):010d}-{started_at:%Y%m%dT%H%M%SZ}-"
+        f"{record.job_id}.json"
+    )
+    put_once(store, jobs_prefix(item_id) + name, encode(document))
+
+
+def list_jobs(store: ObjectStore, item_id: str, *, limit: int) -> list[JobRecord]:
+    """The newest ``limit`` runs, newest first (by the second in which they started)."""
+    return list(islice(_jobs(store, item_id), limit))
+
+
+def remove_jobs_before(store: ObjectStore, item_id: str, instant: datetime) -> int:
+    """Delete the records of runs that started before the second of ``instant`` (aware); returns
+    how many."""
+    prefix = jobs_prefix(item_id)
+    oldest_kept = _LAST_SECOND - int(instant.timestamp())
+    keys = [
+        info.key for info in store.list(prefix) if int(_match(info.key, prefix)[1]) > oldest_kept
+    ]
+    store.delete(keys)
+    return len(keys)
+
+
+def _jobs(store: ObjectStore, item_id: str) -> Iterator[JobRecord]:
+    prefix = jobs_prefix(item_id)
+    for info in store.list(prefix):
+        _match(info.key, prefix)
+        try:
+            yield _decode(info.key, store.get(info.key))
+        except ObjectNotFound:
+            continue  # removed after the listing
+
+
+def _match(key: str, prefix: str) -> re.Match[str]:
+    if (match := _NAME.fullmatch(key.removeprefix(prefix))) is None:
+        raise ObjectDamaged(
+            f"{key} is not the record of a run",
+            hint="if the file is not sqlbak's, move it out of the vault",
+        )
+    return match
+
+
+def _decode(key: str, data: bytes) -> JobRecord:
+    fields = decode(key, data)
+    try:
+        outcome = JobOutcome(fields.text("outcome"))
+    except ValueError as error:
+        raise fields.wrong("outcome", "an outcome that this version knows") from error
+    return JobRecord(
+        job_id=fields.text("job_id"),
+        type=fields.text("type"),
+        started_at=fields.instant("started_at"),
+        finished_at=fields.instant("finished_at"),
+        outcome=outcome,
+        point_id=fields.optional_text("point_id"),
+        error_code=fields.optional_text("error_code"),
+        error_message=fields.optional_text("error_message"),
+        slot=fields.optional_instant("slot"),
+    )

@@ -1,0 +1,237 @@
+"""A vault: where the recovery points of many items live. The vault is the only truth; whatever
+is known of a backup is found here by listing and reading.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from sqlbak.errors import (
+    ObjectDamaged,
+    ObjectNotFound,
+    PreconditionFailed,
+    VaultMissing,
+    VaultUnusable,
+)
+from sqlbak.model import Catalog, EngineName, Item, Point
+from sqlbak.vault.documents import decode, encode, instant_text
+from sqlbak.vault.items import (
+    ItemRecord,
+    create_item,
+    has_identity,
+    item_ids,
+    matching,
+    read_item,
+)
+from sqlbak.vault.layout import VAULT_KEY, points_prefix
+from sqlbak.vault.lineages import list_forks, read_histories
+from sqlbak.vault.manifest import Manifest, decode_manifest
+from sqlbak.vault.names import parse_name
+from sqlbak.vault.payload_reader import PayloadReader
+from sqlbak.vault.store import ObjectStore
+
+__all__ = ["FORMAT", "REDUNDANCIES", "Vault", "create_vault", "open_vault"]
+
+FORMAT = 1
+
+REDUNDANCIES = ("local", "geo")
+
+KNOWN_FEATURES: frozenset[str] = frozenset()
+"""Additions to the format that this version understands."""
+
+
+@dataclass(frozen=True, slots=True)
+class VaultRecord:
+    """What ``vault.json`` says."""
+
+    id: str
+    created_at: datetime
+    redundancy: str
+
+
+@dataclass(slots=True, eq=False)
+class Vault:
+    """An opened vault. Every method may be called from several threads at once."""
+
+    store: ObjectStore
+    record: VaultRecord
+    _records: dict[str, ItemRecord] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def id(self) -> str:
+        """The vault's own id; its replicas have the same."""
+        return self.record.id
+
+    def items(self) -> list[Item]:
+        """Every item that ever had a backup, under the name that it was first seen with."""
+        return [record.item for record in self._known(item_ids(self.store))]
+
+    def item(self, item_id: str) -> Item:
+        """One item. ObjectNotFound when the vault has none with that id."""
+        return self._record(item_id).item
+
+    def find_item(
+        self,
+        engine: EngineName,
+        instance: str,
+        database: str | None,
+        identity: str,
+        *,
+        configured_names: Collection[str],
+    ) -> Item | None:
+        """The item that is now called ``instance`` or ``instance/database``, with that name, by
+        the rule of vault/items.py; None when the vault has none. ``configured_names``: all items
+        that are configured now, as ``Item.name`` writes them."""
+        wanted = Item("", engine, instance, database, identity)
+        ids = [one for one in item_ids(self.store) if has_identity(one, engine, identity)]
+        records = [
+            record
+            for record in self._known(ids)
+            if (record.item.engine, record.item.identity) == (engine, identity)
+        ]
+        record = matching(records, wanted.name, configured_names)
+        return None if record is None else replace(wanted, id=record.item.id)
+
+    def find_or_create_item(
+        self,
+        engine: EngineName,
+        instance: str,
+        database: str | None,
+        identity: str,
+        *,
+        configured_names: Collection[str],
+        now: datetime,
+    ) -> Item:
+        """As ``find_item``, making the item when there is none. ``now`` is kept for showing."""
+        found = self.find_item(
+            engine, instance, database, identity, configured_names=configured_names
+        )
+        if found is not None:
+            return found
+        return create_item(self.store, Item("", engine, instance, database, identity), now).item
+
+    def points(self, item_id: str) -> list[Point]:
+        """All recovery points of the item, by their ids, from a listing alone. ObjectDamaged
+        naming the object when one there does not have a recovery point's name."""
+        points = [parse_name(info.key) for info in self.store.list(points_prefix(item_id))]
+        if len({point.id for point in points}) != len(points):
+            raise ObjectDamaged(f"{points_prefix(item_id)} holds one recovery point twice")
+        return points
+
+    def catalog(self, item: Item) -> Catalog:
+        """All that the planner needs, from two listings."""
+        return Catalog(item.name, tuple(self.points(item.id)), list_forks(self.store, item.id))
+
+    def histories(self, item_id: str) -> dict[str, bytes]:
+        """The engine's own record of each lineage that has one, by lineage."""
+        return read_histories(self.store, item_id)
+
+    def manifest(self, item_id: str, point_id: str) -> Manifest:
+        """The manifest of one recovery point, proven. ObjectNotFound when there is none (any
+        more): plan again. ObjectDamaged when it does not say what its name says."""
+        prefix = f"{points_prefix(item_id)}{point_id}_"
+        infos = list(self.store.list(prefix))
+        if not infos:
+            raise ObjectNotFound(f"{prefix}…", hint="it was deleted meanwhile: plan again")
+        if len(infos) > 1:
+            raise ObjectDamaged(f"{prefix} names more than one manifest")
+        key = infos[0].key
+        manifest = decode_manifest(key, self.store.get(key))
+        if manifest.item.id != item_id or manifest.point != parse_name(key):
+            raise ObjectDamaged(
+                f"{key} is the manifest of recovery point {manifest.point.id} of "
+                f"{manifest.item.id}, or of other facts than its name tells",
+                hint=f"its name should be {manifest.name}",
+            )
+        return manifest
+
+    def point_source(self, item_id: str, manifest: Manifest) -> PayloadReader:
+        """The payload of one recovery point."""
+        return PayloadReader(self.store, item_id, manifest.point.id, manifest.payload)
+
+    def _known(self, ids: list[str]) -> list[ItemRecord]:
+        records = []
+        for item_id in ids:
+            try:
+                records.append(self._record(item_id))
+            except ObjectNotFound:
+                continue  # its maker crashed, or is between its two steps
+        return records
+
+    def _record(self, item_id: str) -> ItemRecord:
+        # Records never change, so each is read once.
+        with self._lock:
+            record = self._records.get(item_id)
+        if record is None:
+            record = read_item(self.store, item_id)
+            with self._lock:
+                self._records[item_id] = record
+        return record
+
+
+def create_vault(store: ObjectStore, *, redundancy: str, now: datetime) -> Vault:
+    """Make a vault in ``store``, or open the one that is there. VaultUnusable when the one there
+    has another redundancy or cannot be read."""
+    if redundancy not in REDUNDANCIES:
+        raise ValueError(f"redundancy is one of {', '.join(REDUNDANCIES)}")
+    document = {
+        "format": FORMAT,
+        "kind": "sqlbak vault",
+        "id": secrets.token_hex(16),
+        "created_at": instant_text(now),
+        "redundancy": redundancy,
+        "encryption": None,
+        "features": [],
+    }
+    try:
+        store.put(VAULT_KEY, encode(document), if_absent=True)
+    except PreconditionFailed:
+        vault = open_vault(store)
+        if vault.record.redundancy != redundancy:
+            raise VaultUnusable(
+                f"the vault at {store.url} was made with redundancy {vault.record.redundancy}, "
+                f"not {redundancy}",
+                hint="a vault keeps the redundancy that it was made with; mend the "
+                "configuration or make another vault",
+            ) from None
+        return vault
+    return open_vault(store)
+
+
+def open_vault(store: ObjectStore) -> Vault:
+    """The vault in ``store``. VaultUnusable when there is none, or when it needs something that
+    this version does not know."""
+    try:
+        data = store.get(VAULT_KEY)
+    except ObjectNotFound as error:
+        raise VaultMissing(
+            f"there is no vault at {store.url}", hint="check the url, or make it with a backup"
+        ) from error
+    fields = decode(VAULT_KEY, data)
+    upgrade = "upgrade sqlbak"
+    if fields.integer("format", minimum=1) > FORMAT:
+        raise VaultUnusable(
+            f"the vault at {store.url} is in format {fields.integer('format')}; this version "
+            f"reads up to {FORMAT}",
+            hint=upgrade,
+        )
+    if not fields.is_null("encryption"):
+        raise VaultUnusable(
+            f"the vault at {store.url} is encrypted in a way that this version does not know",
+            hint=upgrade,
+        )
+    for feature in fields.sections("features"):
+        name = feature.text("name")
+        if feature.boolean("required") and name not in KNOWN_FEATURES:
+            raise VaultUnusable(
+                f"the vault at {store.url} needs the feature {name}, which this version does "
+                "not know",
+                hint=upgrade,
+            )
+    record = VaultRecord(fields.text("id"), fields.instant("created_at"), fields.text("redundancy"))
+    return Vault(store, record)
