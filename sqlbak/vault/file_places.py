@@ -48,10 +48,13 @@ class FilePlaces:
         try:
             folder.mkdir(mode=0o700)
         except FileExistsError:
-            if folder == self.root and not folder.is_dir():
-                raise VaultUnusable(
-                    f"{folder} is not a directory", hint="give the vault a directory of its own"
-                ) from None
+            return
+        except NotADirectoryError:
+            if self.root.is_dir():
+                raise
+            raise VaultUnusable(
+                f"{self.root} is not a directory", hint="give the vault a directory of its own"
+            ) from None
         except FileNotFoundError:
             if folder == self.root:
                 raise VaultUnusable(

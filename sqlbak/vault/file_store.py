@@ -104,7 +104,7 @@ class FileStore:
             path = self._places.object_path(check_key(key))
             # Looked at first, so that deleting from a vault that is not there makes none; and a
             # folder, which is no object, cannot be unlinked.
-            if path.is_file():
+            if self._is_object(key):
                 with self._translated("delete", key), locked(self._places):
                     path.unlink(missing_ok=True)
                 folders[path.parent] = key
@@ -116,7 +116,7 @@ class FileStore:
     def delete_if(self, key: str, *, if_match: str) -> None:
         """See ObjectStore.delete_if."""
         path = self._places.object_path(check_key(key))
-        if not path.is_file():
+        if not self._is_object(key):
             raise PreconditionFailed(key)
         with self._translated("delete", key), locked(self._places):
             require_etag(path, key, if_match)
@@ -148,6 +148,13 @@ class FileStore:
 
     def _translated(self, action: str, key: str) -> AbstractContextManager[None]:
         return translated(action, key, self._places.root)
+
+    def _is_object(self, key: str) -> bool:
+        try:
+            self.head(key)
+        except ObjectNotFound:
+            return False
+        return True
 
     def _open(self, key: str) -> int:
         path = self._places.object_path(check_key(key))
