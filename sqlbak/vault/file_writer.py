@@ -147,8 +147,8 @@ class FileWriter:
 
     def _appear(self, path: Path, *, if_absent: bool) -> None:
         for _ in range(_ATTEMPTS):
-            self._places.make_folder(path.parent)
             try:
+                self._places.make_folder(path.parent)
                 if if_absent:
                     self._link(path)
                 else:
