@@ -211,7 +211,7 @@ def explain_server_message(
         )
     if message.sqlstate == "42501":
         return ServerRefused(what, hint=f"ALTER ROLE {quote_identifier(user)} WITH REPLICATION;")
-    if message.sqlstate == "53400" and "replication slots" in message.primary:
+    if message.sqlstate in ("53400", "55000") and "replication slots" in message.primary:
         return ServerNotReady(
             what, hint="drop slots that nobody uses, or raise max_replication_slots and restart"
         )
