@@ -1,0 +1,235 @@
+"""Which recovery points bring an item back to an instant: the cheapest chain that is proven.
+
+Pure: the catalog and the instant come in, a plan or a refusal goes out. The rules:
+
+- a chain is one full, at most one differential of that full, then logs without a gap;
+- a base serves instants from ``reachable_from`` on, as restoring it always gives its whole end;
+- the first log in log order that covers the instant decides where the chain ends. Where the
+  server's clock was set back, an instant happened more than once and its first occurrence counts,
+  which is also where both servers stop ("the latest commit at or before", scanning forward);
+- nothing can stop inside a bulk-logged log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from enum import Enum
+from itertools import zip_longest
+from typing import Final, Literal
+
+from sqlbak.errors import LineageAmbiguous, NothingToRestore, UnknownName
+from sqlbak.model import Catalog, Point, PointType
+from sqlbak.restore.chain import (
+    LOOSE_RULES,
+    Certainty,
+    Chain,
+    ChainRules,
+    chain_to_instant,
+    chain_to_position,
+)
+from sqlbak.restore.path import Path, lineages_of, path_of
+from sqlbak.restore.refusal import unreachable_instant, unreachable_point
+from sqlbak.restore.rejection import rejections
+from sqlbak.restore.restore_plan import (
+    UTC_CLOCK,
+    Clock,
+    Cut,
+    Rejection,
+    RestorePlan,
+    plan_document,
+)
+from sqlbak.restore.windows import windows_of
+
+__all__ = [
+    "LATEST",
+    "Cut",
+    "Latest",
+    "Rejection",
+    "RestorePlan",
+    "plan",
+    "plan_document",
+    "plan_to_point",
+]
+
+
+class Latest(Enum):
+    """The type of ``LATEST``."""
+
+    LATEST = "latest"
+
+
+LATEST: Final = Latest.LATEST
+"""The last instant that is proven: the end of the latest window."""
+
+
+def plan(
+    catalog: Catalog,
+    to: datetime | Literal[Latest.LATEST],
+    *,
+    lineage: str | None = None,
+    rules: ChainRules = LOOSE_RULES,
+    clock: Clock = UTC_CLOCK,
+) -> RestorePlan:
+    """The cheapest valid chain to ``to``: fewest bytes, then fewest steps, then the newest base.
+
+    ``to`` is aware. Without ``lineage`` all are tried; where several hold the instant with the
+    same state the newest is named.
+
+    Raises:
+        InstantUnreachable: no chain leads there; ``nearest`` holds the instants around it.
+        LineageAmbiguous: several lineages hold the instant, with different states.
+        NothingToRestore: no full backup, or for LATEST no instant that is proven.
+        UnknownName: the catalog knows no such lineage.
+        LineageContradictory: the recorded forks cannot be true.
+    """
+    names = lineages_of(catalog) if lineage is None else (lineage,)
+    paths = [path_of(catalog, name) for name in names]
+    if not any(path.bases for path in paths):
+        raise _nothing(catalog, lineage)
+    if to is LATEST:
+        paths, to = _latest(catalog, paths, rules)
+    chains = [chain for path in paths if (chain := chain_to_instant(path, to, rules)) is not None]
+    if not chains:
+        raise unreachable_instant(catalog.item, paths, to, rules, clock)
+    chain = chains[0] if len(chains) == 1 else _one_of(catalog, chains, to, clock)
+    return _plan(catalog, chain, to, rules, clock)
+
+
+def plan_to_point(
+    catalog: Catalog,
+    point_id: str,
+    *,
+    rules: ChainRules = LOOSE_RULES,
+    clock: Clock = UTC_CLOCK,
+) -> RestorePlan:
+    """The cheapest chain to exactly the end of one recovery point; nothing has to stop inside.
+
+    Raises:
+        UnknownName: no such recovery point.
+        NothingToRestore: no chain leads to its end.
+        LineageContradictory: the recorded forks cannot be true.
+    """
+    point = next((point for point in catalog.points if point.id == point_id), None)
+    if point is None:
+        newest = sorted(catalog.points, key=lambda point: (point.finished_at, point.id))[-10:]
+        raise UnknownName("recovery point", point_id, [point.id for point in newest])
+    path = path_of(catalog, point.lineage)
+    if point.type is PointType.LOG:
+        bases = path.bases if not point.is_copy_only else ()
+    else:
+        bases = tuple(base for base in path.bases if base.points[-1].id == point_id)
+    arrival = chain_to_position(path, bases, point.last_lsn, rules, to=None)
+    if arrival is None or (point.type is not PointType.LOG and arrival.log is not None):
+        raise unreachable_point(catalog.item, path, point, rules)
+    chain = Chain(path, arrival.base, arrival.logs(), point.last_lsn, Certainty.PROVEN, point.id)
+    return _plan(catalog, chain, None, rules, clock)
+
+
+def _plan(
+    catalog: Catalog, chain: Chain, to: datetime | None, rules: ChainRules, clock: Clock
+) -> RestorePlan:
+    last = chain.steps[-1]
+    proven_by = chain.proven_by
+    if to is not None and last.covers_until is not None and last.covers_until >= to:
+        proven_by = last.id
+    return RestorePlan(
+        item=catalog.item,
+        lineage=chain.path.lineage,
+        steps=chain.steps,
+        stop_at=to,
+        size_bytes=sum(step.size_bytes for step in chain.steps),
+        certainty=chain.certainty,
+        notes=_notes(chain, to, clock),
+        rejected=rejections(catalog, chain, to, rules),
+        proven_by=proven_by,
+        to_the_end=to is None or not chain.logs or last.finished_at <= to,
+        cuts=_cuts(chain),
+        clock=clock,
+    )
+
+
+def _cuts(chain: Chain) -> tuple[Cut, ...]:
+    cuts: list[Cut] = []
+    for log, follower in zip_longest(chain.logs, chain.logs[1:]):
+        if log.is_cut:
+            # A log that crosses the fork may begin before it, and is met where it begins.
+            meets = follower is not None and log.start < follower.start < log.end
+            cuts.append(Cut(log.point.id, follower.start if meets else log.end))
+    return tuple(cuts)
+
+
+def _notes(chain: Chain, to: datetime | None, clock: Clock) -> tuple[str, ...]:
+    if to is None:
+        return ()
+    notes: list[str] = []
+    if chain.certainty is Certainty.PROBABLE and chain.logs:
+        notes.append(
+            f"probable, not proven: {chain.steps[-1].id} most likely holds everything up to "
+            f"{clock.text(to)}, but no backup begun after that instant shows it"
+        )
+    elif chain.certainty is Certainty.PROBABLE:
+        notes.append(
+            f"probable, not proven: transactions of the last moments before {clock.text(to)} "
+            f"may be missing, as no log behind {chain.steps[-1].id} is there"
+        )
+    for earliest, latest in chain.path.set_back:
+        if earliest < to <= latest:
+            notes.append(
+                f"the server's clock was set back from {clock.text(latest)} to "
+                f"{clock.text(earliest)} or before: the instant happened more than once, and this "
+                "plan restores its first occurrence"
+            )
+            break
+    return tuple(notes)
+
+
+def _latest(
+    catalog: Catalog, paths: Sequence[Path], rules: ChainRules
+) -> tuple[list[Path], datetime]:
+    """The last proven instant, and the paths that reach it."""
+    ends = [(found[-1].end, path) for path in paths if (found := windows_of(path, rules))]
+    if not ends:
+        raise NothingToRestore(
+            f"{catalog.item}: no instant is proven to be restorable",
+            hint="take a full backup; sqlbak list shows what there is",
+        )
+    latest = max(end for end, _ in ends)
+    return [path for end, path in ends if end == latest], latest
+
+
+def _one_of(catalog: Catalog, chains: Sequence[Chain], to: datetime, clock: Clock) -> Chain:
+    """The chain of the newest lineage when all give one state; raises LineageAmbiguous if not."""
+    states = {tuple(step.id for step in chain.steps) for chain in chains}
+    is_cut = any(log.is_cut for chain in chains for log in chain.logs)
+    if len(states) > 1 or is_cut:
+        names = sorted(chain.path.lineage for chain in chains)
+        raise LineageAmbiguous(
+            f"{catalog.item}: the lineages {', '.join(names)} all hold {clock.text(to)}, with "
+            "different states",
+            hint="name the one that is meant with --lineage; sqlbak windows shows their times",
+        )
+    newest = {
+        path.lineage: max(point.finished_at for point in catalog.points if _is_of(point, path))
+        for path in (chain.path for chain in chains)
+    }
+    return max(
+        chains,
+        key=lambda chain: (
+            chain.certainty is Certainty.PROVEN,
+            newest[chain.path.lineage],
+            chain.path.lineage,
+        ),
+    )
+
+
+def _is_of(point: Point, path: Path) -> bool:
+    return point.lineage == path.lineage
+
+
+def _nothing(catalog: Catalog, lineage: str | None) -> NothingToRestore:
+    of = "" if lineage is None else f" on lineage {lineage}"
+    return NothingToRestore(
+        f"{catalog.item}: there is no full backup{of} that a restore could begin with",
+        hint=f"take one: sqlbak backup {catalog.item} --type full",
+    )
