@@ -381,7 +381,7 @@ class Lease:
         else:
             if current.grant == self._record.grant and not current.is_free:
                 return etag, current
-            lost = f"{current.holder} took it ({current.purpose})"
+            lost = f"{_for_people(current.holder)} took it ({current.purpose})"
         with self._lock:
             self._lost = lost
         self.check()
@@ -403,8 +403,13 @@ class Lease:
 
 def _held(record: LeaseRecord) -> LeaseHeld:
     return LeaseHeld(
-        f"{record.name} is being worked on by {record.holder} ({record.purpose}) since "
-        f"{record.acquired_at:%Y-%m-%d %H:%M:%S}Z",
+        f"{record.name} is being worked on by {_for_people(record.holder)} ({record.purpose}) "
+        f"since {record.acquired_at:%Y-%m-%d %H:%M:%S}Z",
         hint="wait for it to finish; if that process is dead, its lease expires within "
         f"{record.ttl_seconds * (1 + _MARGIN):.0f} seconds",
     )
+
+
+def _for_people(holder: str) -> str:
+    """Host and pid; what follows them tells programs whether that process lives."""
+    return holder.partition(" ")[0]

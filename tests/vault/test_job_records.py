@@ -1,0 +1,63 @@
+"""The vault tells what ran, newest first."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from sqlbak.errors import ObjectDamaged
+from sqlbak.vault.job_records import JobOutcome, JobRecord, list_jobs, remove_jobs_before, write_job
+from sqlbak.vault.layout import jobs_prefix
+from sqlbak.vault.store import ObjectStore
+
+NOW = datetime(2024, 5, 1, 12, 0, tzinfo=UTC)
+ITEM = "orders-0123456789abcdef"
+
+
+def job(number: int) -> JobRecord:
+    started_at = NOW + timedelta(minutes=number)
+    return JobRecord(
+        job_id=f"job-{number}",
+        type="log",
+        started_at=started_at,
+        finished_at=started_at + timedelta(seconds=3),
+        outcome=JobOutcome.FAILED if number % 2 else JobOutcome.SUCCEEDED,
+        point_id=None if number % 2 else f"20240501T120000Z-aaaaaaaaa{'abcdefgh'[number % 8]}",
+        error_code="store_full" if number % 2 else None,
+        error_message="no space left" if number % 2 else None,
+        slot=started_at,
+    )
+
+
+def test_runs_are_listed_newest_first(store: ObjectStore) -> None:
+    for number in (3, 1, 4, 0, 2):
+        write_job(store, ITEM, job(number))
+    assert list_jobs(store, ITEM, limit=3) == [job(4), job(3), job(2)]
+    assert list_jobs(store, ITEM, limit=100) == [job(number) for number in (4, 3, 2, 1, 0)]
+    assert list_jobs(store, "other", limit=5) == []
+
+
+def test_old_records_can_be_removed(store: ObjectStore) -> None:
+    for number in range(5):
+        write_job(store, ITEM, job(number))
+    assert remove_jobs_before(store, ITEM, NOW + timedelta(minutes=3)) == 3
+    assert list_jobs(store, ITEM, limit=9) == [job(4), job(3)]
+
+
+def test_writing_a_record_again_changes_nothing(store: ObjectStore) -> None:
+    write_job(store, ITEM, job(1))
+    write_job(store, ITEM, job(1))
+    assert list_jobs(store, ITEM, limit=9) == [job(1)]
+
+
+def test_a_foreign_file_is_told(store: ObjectStore) -> None:
+    store.put(f"{jobs_prefix(ITEM)}notes.txt", b"")
+    with pytest.raises(ObjectDamaged, match=r"notes\.txt"):
+        list_jobs(store, ITEM, limit=1)
+
+
+@pytest.mark.parametrize("job_id", ["", "a/b", "a.b", "-x"])
+def test_a_job_id_is_plain(store: ObjectStore, job_id: str) -> None:
+    with pytest.raises(ValueError, match="job id"):
+        write_job(store, ITEM, JobRecord(job_id, "log", NOW, NOW, JobOutcome.SKIPPED))
