@@ -17,7 +17,7 @@ __all__ = ["policy_schema", "published_text"]
 
 def policy_schema() -> dict[str, Any]:
     """The schema of one policy file (JSON Schema 2020-12)."""
-    schema = _without_null(Configuration.model_json_schema())
+    schema: dict[str, Any] = _without_null(Configuration.model_json_schema())
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["title"] = "sqlbak policy file"
     schema["description"] = "Vaults, policies and instances; several files of a folder are joined."

@@ -19,12 +19,12 @@ from sqlbak.policy.cron import CronLine
 from sqlbak.policy.duration import Duration
 from sqlbak.policy.local_time import end_of_gap, instants
 from sqlbak.policy.problem import SettingProblem
-from sqlbak.policy.schema import Delivery, Redundancy, Retention, VaultSettings
+from sqlbak.policy.schema import Redundancy, Retention, SqlServerInstance, VaultSettings
 
 __all__ = [
-    "delivery_problems",
     "retention_problems",
     "schedule_problems",
+    "sql_server_problems",
     "vault_problems",
 ]
 
@@ -217,10 +217,16 @@ def vault_problems(vault: VaultSettings) -> list[SettingProblem]:
     return problems
 
 
-def delivery_problems(delivery: Delivery) -> list[SettingProblem]:
-    """A SQL Server backup takes exactly one way to the vault."""
+def sql_server_problems(instance: SqlServerInstance) -> list[SettingProblem]:
+    """What is wrong between the settings of one SQL Server instance."""
+    problems = []
+    delivery = instance.delivery
     if (delivery.disk is None) == (delivery.url is None):
-        return [SettingProblem(("delivery",), "write exactly one of disk: and url:")]
-    if delivery.url is not None and not delivery.url.startswith("s3://"):
-        return [SettingProblem(("delivery", "url"), "must be s3://; write s3://bucket/prefix")]
-    return []
+        problems.append(SettingProblem(("delivery",), "write exactly one of disk: and url:"))
+    elif delivery.url is not None and not delivery.url.startswith("s3://"):
+        message = "must be s3://; write s3://bucket/prefix"
+        problems.append(SettingProblem(("delivery", "url"), message))
+    if not instance.databases.include:
+        message = 'includes no database; write include: ["*"]'
+        problems.append(SettingProblem(("databases", "include"), message))
+    return problems

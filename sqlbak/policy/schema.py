@@ -288,7 +288,9 @@ class Delivery(_Model):
 class Databases(_Model):
     """Which databases of an instance are protected; names may hold the wildcard *."""
 
-    include: tuple[Text, ...] = Field(default=("*",), min_length=1, examples=[["*"]])
+    include: tuple[Text, ...] = Field(
+        default=("*",), examples=[["*"]], json_schema_extra={"minItems": 1}
+    )
     exclude: tuple[Text, ...] = Field(default=(), examples=[["tempdb"]])
 
 

@@ -20,9 +20,9 @@ from sqlbak.policy.duration import Duration
 from sqlbak.policy.explanation import did_you_mean, explained
 from sqlbak.policy.problem import SettingProblem, quoted
 from sqlbak.policy.rules import (
-    delivery_problems,
     retention_problems,
     schedule_problems,
+    sql_server_problems,
     vault_problems,
 )
 from sqlbak.policy.schema import (
@@ -147,7 +147,8 @@ def _policies(sections: Sections, problems: Problems) -> dict[str, Policy]:
         if isinstance(vault, str) and vault and vault not in sections.vaults:
             message = f"there is no vault {quoted(vault)}; {did_you_mean(vault, sections.vaults)}"
             problems.append((entry, SettingProblem(("vault",), message)))
-        if policy is not None:
+        # A key without a value is named by the YAML reader; what is left out is not the same.
+        if policy is not None and None not in value.values():
             policies[name] = policy
     return policies
 
@@ -242,7 +243,7 @@ def _instances(
         if instance is None:
             continue
         if isinstance(instance, SqlServerInstance):
-            problems += [(entry, found) for found in delivery_problems(instance.delivery)]
+            problems += [(entry, found) for found in sql_server_problems(instance)]
         if instance.policy is None:
             instance = instance.model_copy(update={"policy": names.when_not_said})
         instances[name] = instance

@@ -189,7 +189,7 @@ def _timezone(text: str) -> str:
         return text
     wanted = text.lower().replace(" ", "_")
     close = [name for name in _zones() if wanted in (name.lower(), name.lower().rpartition("/")[2])]
-    close = close or get_close_matches(text, _zones(), n=3)
+    close = close or get_close_matches(text, _zones(), n=1)
     suggestion = (
         f"did you mean {' or '.join(sorted(close))}?" if close else "write Europe/Berlin or UTC"
     )

@@ -25,6 +25,10 @@ Location = tuple[str | int, ...]
 _DEEPEST = 24
 _MOST_VALUES = 100_000
 _CORE = "tag:yaml.org,2002:"
+_TEXT_TAGS = frozenset(_CORE + kind for kind in ("str", "timestamp", "value", "merge"))
+"""Tags of scalars that are taken as text: a date or '=' is nothing special in a policy."""
+_TAG = "the tag {} means nothing here; remove it"
+_ALIAS_INSIDE = "an alias (*name) stands inside what it stands for; remove it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +75,7 @@ def read_yaml(text: str) -> YamlDocument:
         # that the text is not YAML. The original error may repeat the text, so it goes no further.
         problem = LineProblem(1, "cannot be read as YAML; check quotes, brackets and indentation")
         return YamlDocument(problems=(problem,))
-    if node is None:
+    if node is None or (isinstance(node, ScalarNode) and str(node.tag) == _CORE + "null"):
         problem = LineProblem(1, "the file is empty; write vaults:, policies: or instances:")
         return YamlDocument(problems=(problem,))
     if not isinstance(node, MappingNode):
@@ -81,7 +85,7 @@ def read_yaml(text: str) -> YamlDocument:
         return YamlDocument(problems=(problem,))
     reading = _Reading()
     tree = reading.mapping(node, (), ())
-    return YamlDocument(tree or {}, reading.lines, tuple(reading.problems))
+    return YamlDocument(tree, reading.lines, tuple(reading.problems))
 
 
 def _compose(text: str) -> Node | None:
@@ -102,7 +106,7 @@ def _syntax_problem(error: MarkedYAMLError) -> LineProblem:
     problem, context = str(error.problem or ""), str(error.context or "")
     if "\\t" in problem:
         message = "a tab is used for indentation; YAML takes spaces only: write two spaces"
-    elif "undefined alias" in problem:
+    elif "undefined alias" in problem or "alias" in context:
         message = (
             "an alias (*name) stands for nothing; put quotes around text that begins with '*', "
             'e.g. "*/5 * * * *"'
@@ -134,22 +138,21 @@ class _Reading:
     problems: list[LineProblem] = field(default_factory=list)
     values: int = 0
 
-    def problem(self, node: Node, message: str) -> None:
-        problem = LineProblem(_line(node), message)
+    def problem(self, line: int, message: str) -> None:
+        problem = LineProblem(line, message)
         if problem not in self.problems:
             self.problems.append(problem)
 
     def value(self, node: Node, location: Location, around: tuple[int, ...]) -> Any:
         """The value of ``node``; ``around`` are the ids of the nodes that it stands in."""
+        line = self.lines[location]
         self.values += 1
         if self.values > _MOST_VALUES:
             if self.values == _MOST_VALUES + 1:
-                self.problem(
-                    node, f"aliases make more than {_MOST_VALUES} values of this; write less"
-                )
+                self.problem(line, f"aliases make more than {_MOST_VALUES} values; write less")
             return None
         if id(node) in around:
-            self.problem(node, "an alias (*name) stands inside what it stands for; remove it")
+            self.problem(line, _ALIAS_INSIDE)
             return None
         if isinstance(node, MappingNode):
             return self.mapping(node, location, around)
@@ -161,14 +164,15 @@ class _Reading:
         tag, text = str(node.tag), str(node.value)
         if tag == _CORE + "null":
             name = quoted(".".join(map(str, location)))
-            self.problem(node, f"{name} has no value; write one, or remove the key")
+            message = f"{name} has no value; write one, or remove the key"
+            self.problem(self.lines[location], message)
             return None
         if tag == _CORE + "bool":
             return text.lower() in ("true", "yes", "on", "y")
         if tag in (_CORE + "int", _CORE + "float"):
             return _number(text)
-        if not tag.startswith(_CORE):
-            self.problem(node, f"the tag {quoted(tag)} means nothing here; remove it")
+        if tag not in _TEXT_TAGS:
+            self.problem(_line(node), _TAG.format(quoted(tag)))
         return text
 
     def sequence(self, node: SequenceNode, location: Location, around: tuple[int, ...]) -> Any:
@@ -187,41 +191,49 @@ class _Reading:
         inside = (*around, id(node))
         found: dict[str, Any] = {}
         written: dict[str, int] = {}
-        merges: list[Node] = []
+        merges: list[tuple[int, Node]] = []
         for key_node, value_node in node.value:
             if str(key_node.tag) == _CORE + "merge":
-                merges.append(value_node)
+                merges.append((_line(key_node), value_node))
                 continue
             key = self._key(key_node)
             if key is None:
                 continue
             if key in written:
                 self.problem(
-                    key_node,
+                    _line(key_node),
                     f"the key {quoted(key)} stands twice, first in line {written[key]}; keep one",
                 )
                 continue
             written[key] = _line(key_node)
             self.lines[(*location, key)] = _line(key_node)
             found[key] = self.value(value_node, (*location, key), inside)
-        for merged in merges:
-            self._merge(merged, found, location, inside)
+        for line, merged in merges:
+            self._merge(line, merged, found, location, inside)
         return found
 
     def _merge(
-        self, node: Node, found: dict[str, Any], location: Location, around: tuple[int, ...]
+        self,
+        line: int,
+        node: Node,
+        found: dict[str, Any],
+        location: Location,
+        around: tuple[int, ...],
     ) -> None:
         """``<<: *base``: what ``base`` holds, except where it is written here."""
         self.values += 1
-        if isinstance(node, SequenceNode) and id(node) not in around:
+        if id(node) in around:
+            self.problem(line, _ALIAS_INSIDE)
+            return
+        if isinstance(node, SequenceNode):
             for element in node.value:
-                self._merge(element, found, location, (*around, id(node)))
+                self._merge(line, element, found, location, (*around, id(node)))
             return
         if not isinstance(node, MappingNode):
-            self.problem(node, "'<<' merges mappings only; write <<: *name of one")
+            self.problem(line, "'<<' merges mappings only; write <<: *name of one")
             return
-        if id(node) in around or self.values > _MOST_VALUES:
-            self.problem(node, "an alias (*name) stands inside what it stands for; remove it")
+        if self.values > _MOST_VALUES:
+            self.problem(line, f"merges make more than {_MOST_VALUES} values; write less")
             return
         aside = _Reading(values=self.values)
         merged = aside.mapping(node, location, around)
@@ -240,12 +252,12 @@ class _Reading:
     def _key(self, node: Node) -> str | None:
         if isinstance(node, ScalarNode) and str(node.tag) == _CORE + "str":
             return str(node.value)
-        self.problem(node, "a key must be text; put it in quotes")
+        self.problem(_line(node), "a key must be text; put it in quotes")
         return None
 
     def _check_tag(self, node: Node, kind: str) -> None:
         if str(node.tag) != _CORE + kind:
-            self.problem(node, f"the tag {quoted(str(node.tag))} means nothing here; remove it")
+            self.problem(_line(node), _TAG.format(quoted(str(node.tag))))
 
 
 def _number(text: str) -> int | float | str:
