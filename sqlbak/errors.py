@@ -28,6 +28,7 @@ Errors travel up as exceptions and are printed or logged once, at the edge.
     |   +-- StoreThrottled
     |   +-- StoreFull
     |   +-- ObjectKeyInvalid
+    |   +-- UploadGone
     |   +-- ObjectDamaged
     |   +-- VaultUnusable
     |   |   +-- VaultMissing
@@ -91,6 +92,7 @@ __all__ = [
     "StoreUnreachable",
     "TargetNotUsable",
     "UnknownName",
+    "UploadGone",
     "UsageError",
     "VaultError",
     "VaultMissing",
@@ -287,6 +289,19 @@ class ObjectKeyInvalid(VaultError):
         super().__init__(
             f"{key!r} cannot be an object's key: {reason}",
             hint="sqlbak makes every key itself: please report this as a bug",
+        )
+        self.key = key
+
+
+class UploadGone(VaultError):
+    """A streaming upload was taken away before it was committed."""
+
+    code = "upload_gone"
+
+    def __init__(self, key: str) -> None:
+        super().__init__(
+            f"the unfinished upload of {key} was taken away by somebody",
+            hint="look for lifecycle rules and sweeps that do not wait long enough",
         )
         self.key = key
 

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
-from sqlbak.errors import ObjectKeyInvalid, PreconditionFailed, StoreUnreachable, VaultError
+from sqlbak.errors import ObjectKeyInvalid, PreconditionFailed, StoreUnreachable, UploadGone
 from sqlbak.vault.file_errors import translated
 from sqlbak.vault.file_places import FilePlaces, locked
 from sqlbak.vault.store import ObjectInfo
@@ -157,9 +157,7 @@ class FileWriter:
                 return
             except FileNotFoundError:
                 if not self._temporary.exists():
-                    raise VaultError(
-                        f"the temporary file of {self._key} in {self._places.root} was taken away"
-                    ) from None
+                    raise UploadGone(self._key) from None
                 # the folder was empty and another process pruned it: make it again
         raise StoreUnreachable(f"{path.parent} vanishes as often as it is made")
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Self
 
-from sqlbak.errors import ObjectKeyInvalid, ObjectNotFound, PreconditionFailed, VaultError
+from sqlbak.errors import ObjectKeyInvalid, ObjectNotFound, PreconditionFailed, UploadGone
 from sqlbak.vault.keys import check_key, check_prefix
 from sqlbak.vault.store import ObjectInfo
 
@@ -163,7 +163,7 @@ class MemoryStore:
     def _commit(self, unfinished: _Unfinished) -> ObjectInfo:
         with self._lock:
             if unfinished not in self._unfinished:
-                raise VaultError(f"the upload of {unfinished.key} was swept away as unfinished")
+                raise UploadGone(unfinished.key)
             self._unfinished.remove(unfinished)
             return self.put(unfinished.key, bytes(unfinished.data))
 

@@ -15,6 +15,7 @@ import boto3.session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
+from urllib3.exceptions import HTTPError
 
 from sqlbak.errors import VaultUnusable
 from sqlbak.vault.s3_errors import s3_error
@@ -61,7 +62,7 @@ class S3Bucket:
         """Make one request (``action`` is its name in the S3 API), raising the vault's errors."""
         try:
             return request()
-        except (ClientError, BotoCoreError, ResponseParserError, OSError) as error:
+        except (ClientError, BotoCoreError, ResponseParserError, HTTPError, OSError) as error:
             raise s3_error(error, action, key, self.name) from error
 
 
@@ -79,15 +80,14 @@ def make_client(options: S3Options) -> S3Client:
             hint="give both, or none to use boto3's default chain",
         )
     encrypted = options.endpoint is None or urlsplit(options.endpoint).scheme == "https"
-    s3: dict[str, Any] = {
-        "addressing_style": _addressing(options),
-        # Over TLS the body need not be hashed with SHA-256 once more: that costs more CPU than
-        # everything else together. Over plain HTTP the signature guards it.
-        "payload_signing_enabled": not encrypted,
-    }
     config = Config(
         signature_version="s3v4",
-        s3=s3,
+        s3={
+            "addressing_style": _addressing(options),
+            # Over TLS the body need not be hashed with SHA-256 once more: that costs more CPU
+            # than everything else together. Over plain HTTP the signature guards it.
+            "payload_signing_enabled": not encrypted,
+        },
         connect_timeout=options.connect_timeout_seconds,
         read_timeout=options.read_timeout_seconds,
         tcp_keepalive=True,
@@ -118,7 +118,7 @@ def make_client(options: S3Options) -> S3Client:
     return client
 
 
-def _addressing(options: S3Options) -> str:
+def _addressing(options: S3Options) -> Literal["path", "virtual"]:
     if options.addressing != "auto":
         return options.addressing
     host = urlsplit(options.endpoint or "https://s3.amazonaws.com").hostname or ""

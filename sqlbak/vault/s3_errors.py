@@ -13,6 +13,7 @@ from botocore.exceptions import (
     UnauthorizedSSOTokenError,
 )
 from botocore.parsers import ResponseParserError
+from urllib3.exceptions import HTTPError
 
 from sqlbak.errors import (
     AccessDenied,
@@ -21,15 +22,12 @@ from sqlbak.errors import (
     StoreFull,
     StoreThrottled,
     StoreUnreachable,
+    UploadGone,
     VaultError,
     VaultUnusable,
 )
 
-__all__ = ["UploadGone", "s3_error"]
-
-
-class UploadGone(VaultError):
-    """A multipart upload is not known to the server: completed, aborted, or swept."""
+__all__ = ["s3_error"]
 
 
 # "Error responses" in the Amazon S3 API Reference, and what other servers add to it. Codes are
@@ -132,7 +130,7 @@ def s3_error(error: Exception, action: str, key: str, bucket: str) -> VaultError
             f"{where} in bucket {bucket}: the server's certificate is not trusted",
             hint="name the certificate authority of the store in the vault's ca_bundle",
         )
-    if isinstance(error, BotoCoreError | ResponseParserError | OSError):
+    if isinstance(error, BotoCoreError | ResponseParserError | HTTPError | OSError):
         return StoreUnreachable(f"{where} in bucket {bucket}: {_first_line(error)}")
     raise error
 
@@ -148,10 +146,8 @@ def _answered(error: ClientError, where: str, key: str, bucket: str) -> VaultErr
         kind = _STATUS.get(status)
     if kind is None:
         kind = StoreUnreachable if status >= 500 else VaultUnusable
-    if kind is ObjectNotFound:
-        return ObjectNotFound(key)
-    if kind is PreconditionFailed:
-        return PreconditionFailed(key)
+    if kind in (ObjectNotFound, PreconditionFailed, UploadGone):
+        return kind(key)
     message = f"{where} in bucket {bucket}: the store answers {code}"
     if text := str(detail.get("Message", "")).strip():
         message += f" ({text})"

@@ -71,6 +71,11 @@ class Part:
         del self._memory[self.size :]
         return self._memory
 
+    def content(self) -> bytes:
+        """A copy of the bytes."""
+        body = self.body()
+        return bytes(body) if isinstance(body, bytearray) else body.read()
+
     def checksum(self) -> str:
         """The checksum of the bytes, as S3 wants it."""
         value = 0

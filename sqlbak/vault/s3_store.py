@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from itertools import islice
@@ -219,7 +220,8 @@ class S3Store:
 
     def _body(self, key: str, answer: GetObjectOutputTypeDef, size: int) -> bytes:
         """The bytes of an answer, all ``size`` of them."""
-        with answer["Body"] as body:
+        # As a context manager itself it would hand out urllib3's stream, with urllib3's errors.
+        with closing(answer["Body"]) as body:
             data = self._bucket.ask("GetObject", key, body.read)
         if len(data) != size:
             raise StoreUnreachable(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from sqlbak.errors import (
@@ -11,17 +12,20 @@ from sqlbak.errors import (
     ObjectNotFound,
     PreconditionFailed,
     StoreUnreachable,
-    VaultError,
+    UploadGone,
 )
 from sqlbak.vault.retry import Attempts, Retry
 from sqlbak.vault.s3_checksum import ALGORITHM, HEADER
 from sqlbak.vault.s3_client import S3Bucket, object_info
-from sqlbak.vault.s3_errors import UploadGone
 from sqlbak.vault.s3_parts import Part
 from sqlbak.vault.store import ObjectInfo
 
 if TYPE_CHECKING:
-    from mypy_boto3_s3.type_defs import CompletedPartTypeDef, HeadObjectOutputTypeDef
+    from mypy_boto3_s3.type_defs import (
+        CompletedPartTypeDef,
+        HeadObjectOutputTypeDef,
+        UploadPartOutputTypeDef,
+    )
 
 __all__ = ["S3Upload", "abort_upload", "begin_upload"]
 
@@ -81,15 +85,14 @@ class S3Upload:
         """Send one part."""
         sum_text = part.checksum()
         checked: dict[str, Any] = {HEADER: sum_text}
-        answer = self._retry.call(
-            lambda: self._bucket.ask(
-                "UploadPart",
-                self._key,
-                lambda: self._bucket.client.upload_part(
-                    **self._part_request(part.number), Body=part.body(), **checked
-                ),
+
+        def request() -> UploadPartOutputTypeDef:
+            body: dict[str, Any] = {"Body": part.body()}  # from its beginning, at each attempt
+            return self._bucket.client.upload_part(
+                **self._part_request(part.number), **checked, **body
             )
-        )
+
+        answer = self._retry.call(lambda: self._bucket.ask("UploadPart", self._key, request))
         if answer.get(HEADER, sum_text) != sum_text:
             raise ObjectDamaged(
                 f"part {part.number} of {self._key} arrived damaged in bucket {self._bucket.name}"
@@ -129,17 +132,12 @@ class S3Upload:
             try:
                 etag = self._complete_once(parts, size)
                 break
-            except (PreconditionFailed, UploadGone) as lost:
+            except (PreconditionFailed, UploadGone):
                 # The upload vanishes with the first attempt that reached the store, even if its
                 # answer did not reach us.
                 if not attempts.is_first and (info := self._retry.call(lambda: self._ours(size))):
                     return info
-                if isinstance(lost, PreconditionFailed):
-                    raise
-                raise VaultError(
-                    f"the unfinished upload of {self._key} was taken away by somebody",
-                    hint="look for lifecycle rules and sweeps that do not wait long enough",
-                ) from lost
+                raise
             except StoreUnreachable as error:
                 if info := self._ours_if_reachable(size):
                     return info
@@ -147,8 +145,12 @@ class S3Upload:
         return self._checked(etag, size)
 
     def abort(self) -> None:
-        """Forget the parts. None may still be on its way: it would stay for ever."""
-        self._retry.call(lambda: abort_upload(self._bucket, self._key, self._upload_id))
+        """Forget the parts. None may still be on its way: it would stay for ever. Not tried for
+        long: what stays is swept."""
+        policy = replace(self._retry.policy, attempts=min(3, self._retry.policy.attempts))
+        replace(self._retry, policy=policy).call(
+            lambda: abort_upload(self._bucket, self._key, self._upload_id)
+        )
 
     def _part_request(self, number: int) -> dict[str, Any]:
         return {

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Self
 
-from sqlbak.errors import StoreFull, VaultError
+from sqlbak.errors import SqlbakError, StoreFull
 from sqlbak.vault.retry import Retry, RetryingStore
 from sqlbak.vault.s3_client import S3Bucket
 from sqlbak.vault.s3_parts import LARGEST_IN_MEMORY_BYTES, MAX_PARTS, Part, part_size_bytes
@@ -68,18 +68,13 @@ class S3Writer:
         """See ObjectWriter.commit."""
         self._must_be_usable()
         try:
-            if self._upload is None:
-                body = b"" if self._part is None else bytes(self._part.body())
-                return RetryingStore(self._store, self._retry).put(self._key, body)
-            if self._part is not None:
-                self._send(self._part, self._upload)
-            while self._in_flight:
-                self._reap_oldest()
-            info = self._upload.complete(self._sent, self._size)
-            self._upload = None
-            return info
-        finally:
-            self.abort()
+            info = self._commit_parts(self._upload) if self._upload else self._commit_small()
+        except BaseException as error:
+            self._abort_after(error)
+            raise
+        self._upload = None
+        self.abort()
+        return info
 
     def abort(self) -> None:
         """See ObjectWriter.abort."""
@@ -98,18 +93,34 @@ class S3Writer:
             self._part = None
         if self._upload is not None:
             self._upload.abort()
+            self._upload = None
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: object, value: object, traceback: object) -> None:
+        if isinstance(value, BaseException):
+            self._abort_after(value)
+        else:
+            self.abort()
+
+    def _abort_after(self, first: BaseException) -> None:
+        """What went wrong first is what matters; the sweep removes what cannot be aborted."""
         try:
             self.abort()
-        except VaultError as error:
-            if not isinstance(value, BaseException):
-                raise
-            # What went wrong first is what matters; the sweep removes what is left.
-            value.add_note(f"besides, the unfinished upload could not be aborted: {error}")
+        except SqlbakError as error:
+            first.add_note(f"besides, the unfinished upload could not be aborted: {error}")
+
+    def _commit_small(self) -> ObjectInfo:
+        body = b"" if self._part is None else self._part.content()
+        return RetryingStore(self._store, self._retry).put(self._key, body)
+
+    def _commit_parts(self, upload: S3Upload) -> ObjectInfo:
+        if self._part is not None:
+            self._send(self._part, upload)
+        while self._in_flight:
+            self._reap_oldest()
+        return upload.complete(self._sent, self._size)
 
     def _must_be_usable(self) -> None:
         if not self._is_open:
