@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -104,3 +105,20 @@ def test_an_index_that_contradicts_itself_is_refused(manifest: Manifest) -> None
     stream["volumes"][0]["stored_bytes"] += 1
     with pytest.raises(ObjectDamaged, match="volumes"):
         decode_manifest(KEY, signed(manifest, {"payload": document["payload"]}))
+
+
+@given(manifests)
+@settings(deadline=None, max_examples=5)
+def test_the_same_content_in_another_spelling_is_refused(manifest: Manifest) -> None:
+    raw = encode_manifest(replace(manifest, label="\u00e9"))
+    assert b"\\u00e9" in raw
+    document = json.loads(raw)
+    for other in (
+        raw.replace(b"\\u00e9", b"\\u00E9"),
+        raw.rstrip(),
+        json.dumps(document, sort_keys=True).encode(),
+        json.dumps(document, sort_keys=True, indent=2, ensure_ascii=False).encode() + b"\n",
+    ):
+        assert json.loads(other) == document
+        with pytest.raises(ObjectDamaged, match="digest"):
+            decode_manifest(KEY, other)

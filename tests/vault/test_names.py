@@ -84,6 +84,21 @@ def test_a_later_versions_letters_are_passed_over() -> None:
     assert parse_name(f"{body}_h{names._checksum(body)}.json") == POINT
 
 
+@pytest.mark.parametrize(
+    ("ours", "other"),
+    [
+        ("_a1000028", "_a01000028"),
+        ("_a1000028", "_a1000028_rx"),
+        ("_ln3", "_lw3"),
+        ("_tl", "_tf_p0"),
+    ],
+)
+def test_another_spelling_is_refused_even_with_a_right_checksum(ours: str, other: str) -> None:
+    body = format_name(POINT).rpartition("_h")[0].replace(ours, other)
+    with pytest.raises(ObjectDamaged):
+        parse_name(f"{body}_h{names._checksum(body)}.json")
+
+
 @pytest.mark.parametrize("flags", ["q", "bc", "cbq"])
 def test_flags_that_are_unknown_are_refused_since_they_may_matter(flags: str) -> None:
     body = format_name(POINT).rpartition("_h")[0] + f"_x{flags}"
