@@ -1,0 +1,1 @@
+"""`sqlbak demo`: a real PostgreSQL, protected, broken and brought back while you watch."""

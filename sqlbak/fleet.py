@@ -1,0 +1,260 @@
+"""Everything that is configured, opened on demand: engines by instance, vaults by name.
+
+This is where the configuration's words become engines and vaults; every use case starts here.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, tzinfo
+from typing import Any, Self
+
+from sqlbak.engines.port import Engine, PayloadSource
+from sqlbak.engines.registry import postgres_engine
+from sqlbak.errors import FeatureUnsupported, NameNeeded, ObjectNotFound, UnknownName, VaultMissing
+from sqlbak.model import Catalog, Item, Point
+from sqlbak.policy.schema import (
+    Configuration,
+    Policy,
+    PostgresInstance,
+    SqlServerInstance,
+    VaultSettings,
+)
+from sqlbak.vault.holder import holder_name, is_known_dead
+from sqlbak.vault.layout import VAULT_KEY
+from sqlbak.vault.lease import Leases
+from sqlbak.vault.opening import S3Options, open_store
+from sqlbak.vault.probe import probe, require
+from sqlbak.vault.store import ObjectStore
+from sqlbak.vault.vault import Vault, create_vault, open_vault
+
+__all__ = ["Fleet", "StoredItem"]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredItem:
+    """One item as it lies in a vault."""
+
+    vault: Vault
+    item: Item
+
+    def catalog(self) -> Catalog:
+        """Its recovery points and forks, by listing."""
+        return self.vault.catalog(self.item)
+
+    def histories(self) -> Mapping[str, bytes]:
+        """The engine's own records of its lineages."""
+        return self.vault.histories(self.item.id)
+
+    def open_point(self, point: Point) -> tuple[Mapping[str, Any], PayloadSource]:
+        """The engine's facts of one recovery point, and its payload."""
+        manifest = self.vault.manifest(self.item.id, point.id)
+        return manifest.facts or {}, self.vault.point_source(self.item.id, manifest)
+
+
+class Fleet:
+    """The configured instances with their engines and vaults. Thread-safe; close it after use."""
+
+    def __init__(self, configuration: Configuration) -> None:
+        self._configuration = configuration
+        self._vaults: dict[str, Vault] = {}
+        self._leases: dict[str, Leases] = {}
+        self._lock = threading.Lock()
+        self._users = 0
+        self._is_retired = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, value: object, traceback: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the vaults' connections."""
+        with self._lock:
+            vaults, self._vaults, self._leases = list(self._vaults.values()), {}, {}
+        for vault in vaults:
+            vault.store.close()
+
+    def enter(self) -> None:
+        """A job begins to use this fleet: ``close_when_idle`` waits for it."""
+        with self._lock:
+            self._users += 1
+
+    def leave(self) -> None:
+        """The job that entered is done."""
+        with self._lock:
+            self._users -= 1
+            is_last = self._is_retired and self._users == 0
+        if is_last:
+            self.close()
+
+    def close_when_idle(self) -> None:
+        """Close as soon as no job uses this fleet: another one has taken over."""
+        with self._lock:
+            self._is_retired = True
+            is_idle = self._users == 0
+        if is_idle:
+            self.close()
+
+    def instances(self) -> tuple[str, ...]:
+        """The names of the instances, sorted."""
+        return tuple(sorted(self._configuration.instances))
+
+    def instance_named(self, name: str | None) -> str:
+        """The instance meant by ``name``; None means the only one. UnknownName, NameNeeded."""
+        names = self.instances()
+        if name is None:
+            if len(names) == 1:
+                return names[0]
+            raise NameNeeded("instance", names)
+        if name not in names:
+            raise UnknownName("instance", name, names)
+        return name
+
+    def policy(self, instance: str) -> Policy:
+        """The instance's policy."""
+        return self._configuration.policy_for(instance)
+
+    def zone(self, item: Item) -> tzinfo:
+        """The zone in which the item's times are read; UTC when it is not configured any more."""
+        if item.instance in self._configuration.instances:
+            return self.policy(item.instance).zone
+        return UTC
+
+    def notes(self) -> tuple[str, ...]:
+        """What the policies ask for that this version serves in another way."""
+        return tuple(
+            f"{name}: differentials are not taken by this version; logs carry every instant "
+            "between two fulls"
+            for name in self.instances()
+            if self.policy(name).differential is not None
+        )
+
+    def engine(self, instance: str) -> Engine:
+        """The engine of one instance; connects only when used. SecretUnavailable."""
+        settings = self._configuration.instances[instance]
+        if isinstance(settings, SqlServerInstance):
+            raise FeatureUnsupported(
+                f"{instance}: this version takes no backups of SQL Server",
+                hint="`sqlbak plan --headers` plans restores of SQL Server backups offline",
+            )
+        return self._postgres(instance, settings)
+
+    def _postgres(self, instance: str, settings: PostgresInstance) -> Engine:
+        vault = self.vault(instance)
+        # One slot a vault: two services that keep one server in two vaults do not share a slot.
+        slot_name = settings.slot or f"sqlbak_{vault.id.replace('-', '_')[:16]}"
+        return postgres_engine(settings.dsn.resolve(), slot_name=slot_name)
+
+    def vault(self, instance: str) -> Vault:
+        """The vault of one instance, made if it does not exist yet."""
+        return self._open(self.policy(instance).vault, is_made=True)
+
+    def points(self, instance: str) -> tuple[Point, ...]:
+        """The recovery points of the instance's newest stored item, by listing; none yet: ()."""
+        stored = self._stored_in(self._open(self.policy(instance).vault, is_made=True), instance)
+        catalogs = [each.catalog().points for each in stored]
+        return max(catalogs, key=lambda points: max((p.id for p in points), default=""), default=())
+
+    def configured_names(self) -> frozenset[str]:
+        """The names of all configured instances: a stored item under another name is a renamed
+        one.
+        """
+        return frozenset(self._configuration.instances)
+
+    def stored_items(self, name: str | None) -> list[StoredItem]:
+        """Stored items by instance name or item id, in any configured vault; None: all of them.
+
+        Raises UnknownName when the name is neither stored nor configured.
+        """
+        found: list[StoredItem] = []
+        for vault_name in sorted(self._configuration.vaults):
+            try:
+                vault = self._open(vault_name, is_made=False)
+            except VaultMissing:
+                continue  # nothing was ever backed up there
+            found += [StoredItem(vault, item) for item in vault.items()]
+        if name is None:
+            return found
+        wanted = [each for each in found if name in (each.item.name, each.item.id)]
+        if not wanted and name not in self._configuration.instances:
+            known = {each.item.name for each in found} | set(self._configuration.instances)
+            raise UnknownName("item", name, sorted(known))
+        return wanted
+
+    def _stored_in(self, vault: Vault, instance: str) -> list[StoredItem]:
+        return [StoredItem(vault, item) for item in vault.items() if item.instance == instance]
+
+    def vault_named(self, name: str | None) -> str:
+        """The vault meant by ``name``; None means the only one. UnknownName, NameNeeded."""
+        names = sorted(self._configuration.vaults)
+        if name is None and len(names) == 1:
+            return names[0]
+        if name is None:
+            raise NameNeeded("vault", names)
+        if name not in names:
+            raise UnknownName("vault", name, names)
+        return name
+
+    def store(self, vault_name: str) -> ObjectStore:
+        """The bare store of a configured vault; the caller closes it. SecretUnavailable."""
+        return _store_of(self._configuration.vaults[vault_name])
+
+    def leases(self, instance: str) -> Leases:
+        """The leases of the instance's vault, as this process sees them."""
+        name = self.policy(instance).vault
+        vault = self._open(name, is_made=True)
+        with self._lock:
+            if name not in self._leases:
+                self._leases[name] = Leases(
+                    vault.store, holder=holder_name(), is_known_dead=is_known_dead
+                )
+            return self._leases[name]
+
+    def _open(self, name: str, *, is_made: bool) -> Vault:
+        with self._lock:
+            vault = self._vaults.get(name)
+        if vault is not None:
+            return vault
+        settings = self._configuration.vaults[name]
+        store = _store_of(settings)
+        try:
+            vault = _made(store, settings) if is_made else open_vault(store)
+        except BaseException:
+            store.close()
+            raise
+        with self._lock:
+            kept = self._vaults.setdefault(name, vault)
+        if kept is not vault:
+            store.close()
+        return kept
+
+
+def _made(store: ObjectStore, settings: VaultSettings) -> Vault:
+    """Open the vault, or make it in a store that proves that it can hold one."""
+    try:
+        store.head(VAULT_KEY)
+    except ObjectNotFound:
+        require(probe(store), store.url)
+    return create_vault(store, redundancy=settings.redundancy.value, now=datetime.now(UTC))
+
+
+def _store_of(settings: VaultSettings) -> ObjectStore:
+    s3 = settings.s3
+    if s3 is None:
+        return open_store(settings.url)
+    return open_store(
+        settings.url,
+        S3Options(
+            endpoint=s3.endpoint,
+            region=s3.region,
+            addressing=s3.addressing,
+            ca_bundle=s3.ca_file,
+            access_key=None if s3.access_key is None else s3.access_key.resolve(),
+            secret_key=None if s3.secret_key is None else s3.secret_key.resolve(),
+            session_token=None if s3.session_token is None else s3.session_token.resolve(),
+        ),
+    )

@@ -1,0 +1,259 @@
+"""Taking one backup: look at the server, take the item's lease, stream, commit, acknowledge.
+
+The order is the promise: the running record before the first byte, the manifest after the last,
+and the server is told that log may go only after the manifest is in the vault.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from sqlbak.engines.port import BackupResult, Engine, Inspection, PayloadSink, Severity
+from sqlbak.errors import (
+    FeatureUnsupported,
+    Interrupted,
+    LogChainBroken,
+    ServerNotReady,
+    SqlbakError,
+)
+from sqlbak.fleet import Fleet
+from sqlbak.jobs.log_chain import next_log_start
+from sqlbak.model import Item, LogPosition, Point, PointType
+from sqlbak.policy.calendar import Slot
+from sqlbak.progress import NO_PROGRESS, Progress
+from sqlbak.stopping import NEVER, StopSignal
+from sqlbak.vault.job_records import JobOutcome, JobRecord, write_job
+from sqlbak.vault.lease import Lease, Leases
+from sqlbak.vault.names import new_point_id
+from sqlbak.vault.point_writer import PointWriter
+from sqlbak.vault.running import RunningRecord
+from sqlbak.vault.sweep import sweep
+from sqlbak.vault.vault import Vault
+
+__all__ = ["BackupOutcome", "back_up"]
+
+StillDue = Callable[[tuple[Point, ...]], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class BackupOutcome:
+    """What one run made: no point when it was not due any more, two when the log crossed a fork.
+    ``notes`` are sentences for people, such as why a full was taken instead of a log."""
+
+    item: Item
+    points: tuple[Point, ...]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class _Run:
+    """The parts of one run, put together once."""
+
+    fleet: Fleet
+    engine: Engine
+    vault: Vault
+    leases: Leases
+    item: Item
+    slot: Slot | None
+    is_copy_only: bool
+    progress: Progress
+    stop: StopSignal
+    now: Callable[[], datetime]
+    notes: list[str] = field(default_factory=list)
+
+
+def back_up(
+    fleet: Fleet,
+    instance: str,
+    point_type: PointType,
+    *,
+    is_copy_only: bool = False,
+    slot: Slot | None = None,
+    still_due: StillDue | None = None,
+    progress: Progress = NO_PROGRESS,
+    stop: StopSignal = NEVER,
+    now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    wait_seconds: float = 0.0,
+) -> BackupOutcome:
+    """Take one backup of ``instance`` and commit it.
+
+    A log backup that cannot continue the vault's log (none yet, log lost, another lineage) becomes
+    a full, and the outcome's notes say why. ``slot`` is the scheduled instant that the run serves.
+    ``still_due`` is asked under the lease, with the points as they are then. ``wait_seconds``: how
+    long to wait for another process's lease.
+
+    Raises ServerNotReady naming all that stands in the way; LeaseHeld; what engine and vault raise.
+    Every run that got as far as the vault leaves a job record there.
+    """
+    if point_type is PointType.DIFFERENTIAL:
+        raise FeatureUnsupported(
+            f"{instance}: this version takes no differentials of PostgreSQL",
+            hint="take a full or a log: sqlbak backup --type log",
+        )
+    engine = fleet.engine(instance)
+    inspection = engine.inspect()
+    _require_readiness(instance, inspection)
+    vault = fleet.vault(instance)
+    found = inspection.items[0]
+    item = vault.find_or_create_item(
+        inspection.engine,
+        instance,
+        found.database,
+        found.identity,
+        configured_names=fleet.configured_names(),
+        now=now(),
+    )
+    run = _Run(
+        fleet, engine, vault, fleet.leases(instance), item, slot, is_copy_only, progress, stop, now
+    )
+    # A full may take hours; logs go on meanwhile under a lease of their own.
+    lease_name = f"{item.id}.{'log' if point_type is PointType.LOG else 'data'}"
+    with run.leases.acquire(
+        lease_name,
+        purpose=f"{point_type.value} backup of {item.name}",
+        wait_seconds=wait_seconds,
+        stop=stop,
+    ) as lease:
+        _sweep(run)
+        points = vault.catalog(item).points
+        if still_due is not None and not still_due(points):
+            return BackupOutcome(item, ())
+        if point_type is PointType.LOG:
+            made = _log_or_full(run, lease, points)
+        else:
+            made = (_full(run, lease),)
+    return BackupOutcome(item, made, tuple(run.notes))
+
+
+def _require_readiness(instance: str, inspection: Inspection) -> None:
+    blocking = [p for p in inspection.problems if p.severity is Severity.BLOCKING]
+    if blocking:
+        raise ServerNotReady(
+            f"{instance} is not ready for backups: " + "; ".join(p.what for p in blocking),
+            hint="\n".join(p.remedy for p in blocking),
+        )
+
+
+def _sweep(run: _Run) -> None:
+    sweep(
+        run.vault.store,
+        run.item.id,
+        is_live=lambda record: not run.leases.is_lost(record.lease, record.grant),
+        now=run.now(),
+    )
+
+
+def _full(run: _Run, lease: Lease) -> Point:
+    def stream(sink: PayloadSink, label: str) -> BackupResult:
+        return run.engine.full(sink, label=label, progress=run.progress, stop=run.stop)
+
+    point, _ = _take(run, lease, PointType.FULL, stream)
+    # Where the log goes on from tells what the server may discard: after a first full everything
+    # before its end, else nothing that the next log backup still has to fetch.
+    start = next_log_start(run.vault.catalog(run.item).points, run.engine.oldest_log())
+    if start is not None:
+        run.engine.acknowledge(start)
+    return point
+
+
+def _log_or_full(run: _Run, lease: Lease, points: tuple[Point, ...]) -> tuple[Point, ...]:
+    if not any(point.type is PointType.FULL for point in points):
+        return (_healed(run, "there is no full backup yet"),)
+    start = next_log_start(points, run.engine.oldest_log())
+    if start is None:
+        return (_healed(run, "the server no longer holds the log since the last backup"),)
+    try:
+        return _logs(run, lease, start)
+    except LogChainBroken as broken:
+        return (_healed(run, broken.message),)
+
+
+def _logs(run: _Run, lease: Lease, start: LogPosition) -> tuple[Point, ...]:
+    """Log from ``start`` to now: one point for each lineage that it crosses."""
+    made: list[Point] = []
+    since: LogPosition | None = start
+    while since is not None:
+        begin = since
+
+        def stream(sink: PayloadSink, _label: str, begin: LogPosition = begin) -> BackupResult:
+            return run.engine.log(begin, sink, progress=run.progress, stop=run.stop)
+
+        point, since = _take(run, lease, PointType.LOG, stream)
+        made.append(point)
+        run.engine.acknowledge(since or point.position)
+    return tuple(made)
+
+
+def _healed(run: _Run, why: str) -> Point:
+    run.notes.append(f"a full was taken instead of a log: {why}")
+    with run.leases.acquire(
+        f"{run.item.id}.data", purpose=f"healing full of {run.item.name}", stop=run.stop
+    ) as lease:
+        return _full(run, lease)
+
+
+def _take(
+    run: _Run,
+    lease: Lease,
+    point_type: PointType,
+    stream: Callable[[PayloadSink, str], BackupResult],
+) -> tuple[Point, LogPosition | None]:
+    """Stream one backup and commit it; also where the log continues when it stopped at a fork."""
+    started_at = run.now()
+    job_id = secrets.token_hex(8)
+    record = RunningRecord(
+        job_id=job_id,
+        point_id=new_point_id(started_at),
+        started_at=started_at,
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        lease=lease.name,
+        grant=lease.grant,
+    )
+    slot = None if run.slot is None else run.slot.instant
+
+    def note(
+        outcome: JobOutcome, point_id: str | None = None, error: SqlbakError | None = None
+    ) -> None:
+        write_job(
+            run.vault.store,
+            run.item.id,
+            JobRecord(
+                job_id,
+                point_type.value,
+                started_at,
+                run.now(),
+                outcome,
+                point_id,
+                None if error is None else error.code,
+                None if error is None else error.message,
+                slot,
+            ),
+        )
+
+    label = f"sqlbak {record.point_id}"
+    try:
+        with PointWriter(run.vault.store, run.item, record, stop=run.stop) as writer:
+            result = stream(writer.sink, label)
+            run.stop.check()
+            point = writer.commit(
+                result,
+                is_copy_only=run.is_copy_only and point_type is PointType.FULL,
+                slot=slot,
+                label=label,
+                fence=lease.check,
+            )
+    except SqlbakError as error:
+        stopped = isinstance(error, Interrupted)
+        try:
+            note(JobOutcome.INTERRUPTED if stopped else JobOutcome.FAILED, error=error)
+        except SqlbakError as second:
+            error.add_note(f"the job record could not be written: {second}")
+        raise
+    note(JobOutcome.SUCCEEDED, point.id)
+    return point, result.continues_on

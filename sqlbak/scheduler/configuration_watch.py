@@ -1,0 +1,54 @@
+"""Policies that change while the service runs: the last good set stays in force."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sqlbak.errors import ConfigurationInvalid, UsageError
+from sqlbak.policy.loading import LoadedConfiguration, load_configuration
+
+__all__ = ["ConfigurationWatch"]
+
+Fingerprint = tuple[tuple[str, int, int, int], ...]
+
+
+class ConfigurationWatch:
+    """Reads the policy files again when one of them changed or somebody asked."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._seen: Fingerprint | None = None
+        self._asked = True
+
+    def ask(self) -> None:
+        """Read again at the next ``poll`` whatever the files' times say. Safe in a handler."""
+        self._asked = True
+
+    def poll(self) -> LoadedConfiguration | None:
+        """The new configuration if the files changed, else None.
+
+        Raises ConfigurationInvalid or UsageError once for each bad state of the files; the caller
+        goes on with what it has.
+        """
+        seen = self._fingerprint()
+        if not self._asked and seen == self._seen:
+            return None
+        self._asked = False
+        self._seen = seen
+        return load_configuration(self._path)
+
+    def _fingerprint(self) -> Fingerprint:
+        files = [self._path]
+        if self._path.is_dir():
+            files = sorted([*self._path.glob("*.yaml"), *self._path.glob("*.yml")])
+        found: list[tuple[str, int, int, int]] = []
+        for file in files:
+            try:
+                status = file.stat()
+            except OSError:
+                continue  # loading says it better
+            found.append((str(file), status.st_mtime_ns, status.st_size, status.st_ino))
+        return tuple(found)
+
+
+BAD_CONFIGURATION = (ConfigurationInvalid, UsageError)

@@ -1,0 +1,94 @@
+"""What is due now, decided from policies and recovery points alone. Pure.
+
+Because the vault is the only state, a restart, a second scheduler or three days of downtime need
+no special case: the newest slot of each type is either served or due, so there is one catch-up a
+type and never three.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlbak.model import Point, PointType
+from sqlbak.policy.calendar import Slot, previous_slot
+from sqlbak.policy.schema import Policy
+from sqlbak.vault.names import point_id_instant
+
+__all__ = ["DueJob", "Protected", "due"]
+
+
+@dataclass(frozen=True, slots=True)
+class Protected:
+    """One configured item: its policy and the recovery points that it has."""
+
+    instance: str
+    policy: Policy
+    points: Sequence[Point]
+
+
+@dataclass(frozen=True, slots=True)
+class DueJob:
+    """One backup to take now, for ``slot`` (None: a first full before any slot), and why."""
+
+    instance: str
+    type: PointType
+    slot: Slot | None
+    reason: str
+
+
+def due(protected: Iterable[Protected], now: datetime) -> list[DueJob]:
+    """Every backup that should run now; ``now`` is aware.
+
+    Differentials are not offered: no engine of this version takes them.
+    """
+    jobs: list[DueJob] = []
+    for item in protected:
+        full = _full_due(item, now)
+        log = None if full and not _has_full(item) else _log_due(item, now)
+        jobs += [job for job in (full, log) if job is not None]
+    return jobs
+
+
+def _has_full(item: Protected) -> bool:
+    return any(point.type is PointType.FULL and not point.is_copy_only for point in item.points)
+
+
+def _full_due(item: Protected, now: datetime) -> DueJob | None:
+    slot = previous_slot(item.policy, PointType.FULL, now)
+    if not _has_full(item):
+        return DueJob(item.instance, PointType.FULL, slot, "it has no full backup yet")
+    if slot is None:
+        return None
+    newest = max(
+        _taken_at(point)
+        for point in item.points
+        if point.type is PointType.FULL and not point.is_copy_only
+    )
+    # One full a local day, whoever asked for it: a healing full serves the day's slot too.
+    on_its_day = newest.astimezone(item.policy.zone).date() == slot.local_date
+    if newest >= slot.instant or on_its_day:
+        return None
+    return DueJob(item.instance, PointType.FULL, slot, f"slot {slot.identity}")
+
+
+def _log_due(item: Protected, now: datetime) -> DueJob | None:
+    if item.policy.log is None:
+        return None
+    slot = previous_slot(item.policy, PointType.LOG, now)
+    if slot is None:
+        return None
+    logs = [_taken_at(point) for point in item.points if point.type is PointType.LOG]
+    fulls = [_taken_at(point) for point in item.points if point.type is PointType.FULL]
+    newest = max(logs) if logs else max(fulls, default=None)
+    if newest is not None and newest >= slot.instant:
+        return None
+    return DueJob(item.instance, PointType.LOG, slot, f"slot {slot.identity}")
+
+
+def _taken_at(point: Point) -> datetime:
+    """When the scheduler that took it began, on that scheduler's clock: slots are compared with
+    it, since the database server's clock may go differently.
+    """
+    return point_id_instant(point.id) or point.started_at

@@ -1,0 +1,261 @@
+"""The long-running loop: every tick it asks what is due and hands it to a few worker threads.
+
+It keeps no state of its own: policies come from files, everything else from the vault.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from sqlbak.errors import LeaseHeld, SqlbakError
+from sqlbak.fleet import Fleet
+from sqlbak.jobs.backup import BackupOutcome, back_up
+from sqlbak.model import Point, PointType
+from sqlbak.policy.schema import Configuration
+from sqlbak.scheduler.backoff import Backoff
+from sqlbak.scheduler.configuration_watch import ConfigurationWatch
+from sqlbak.scheduler.due import DueJob, Protected, due
+from sqlbak.scheduler.logs import EventLog
+from sqlbak.stopping import StopSignal
+
+__all__ = ["Limits", "Service"]
+
+Decide = Callable[[Iterable[Protected], datetime], list[DueJob]]
+JobKey = tuple[str, PointType | None]
+"""An instance and what is taken of it; None: its catalog is read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much runs at once and how patient the service is (seconds)."""
+
+    jobs_at_once: int = 4
+    tick_seconds: float = 5.0
+    catalog_age_seconds: float = 300.0
+    grace_seconds: float = 20.0
+
+
+@dataclass(slots=True)
+class _Known:
+    """What the service last read of one instance's recovery points."""
+
+    points: tuple[Point, ...]
+    read_at: float
+
+
+@dataclass(slots=True)
+class _State:
+    """Shared between the loop and its workers; ``lock`` guards all of it."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    running: set[JobKey] = field(default_factory=set)
+    known: dict[str, _Known] = field(default_factory=dict)
+    backoff: Backoff = field(default_factory=Backoff)
+
+
+class Service:
+    """Runs until ``stop`` is requested. ``decide`` and ``now`` are there for the demo and tests."""
+
+    def __init__(
+        self,
+        watch: ConfigurationWatch,
+        log: EventLog,
+        stop: StopSignal,
+        *,
+        limits: Limits = Limits(),
+        decide: Decide = due,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._watch = watch
+        self._log = log
+        self._stop = stop
+        self._limits = limits
+        self._decide = decide
+        self._now = now
+        self._state = _State()
+        self._abort = StopSignal()
+        self._fleet = Fleet(Configuration())
+
+    def run(self) -> None:
+        """Serve until asked to stop; then let running jobs finish for ``grace_seconds`` and abort
+        what is left. Raises ConfigurationInvalid if the very first reading of the policies fails.
+        """
+        self._reload()
+        pool = ThreadPoolExecutor(self._limits.jobs_at_once, thread_name_prefix="job")
+        try:
+            while not self._stop.is_requested:
+                self._reload_if_changed()
+                self._tick(pool, self._fleet)
+                self._stop.wait(self._limits.tick_seconds)
+            self._drain()
+        finally:
+            self._abort.request("the service is stopping")
+            pool.shutdown(wait=True, cancel_futures=True)
+            self._fleet.close()
+        self._log.info("stopped")
+
+    def _reload(self) -> None:
+        loaded = self._watch.poll()
+        if loaded is None:
+            return
+        fleet = Fleet(loaded.configuration)
+        before, self._fleet = self._fleet, fleet
+        with self._state.lock:
+            self._state.known.clear()
+            self._state.backoff.clear()
+        before.close_when_idle()
+        self._log.info(
+            "policies loaded",
+            files=[str(file) for file in loaded.files],
+            instances=sorted(loaded.configuration.instances),
+        )
+        for note in fleet.notes():
+            self._log.warning("policy note", note=note)
+
+    def _reload_if_changed(self) -> None:
+        try:
+            self._reload()
+        except SqlbakError as error:
+            self._log.error(
+                "policies not reloaded; the last good ones stay in force",
+                code=error.code,
+                error=error.message,
+                hint=error.hint,
+            )
+
+    def _tick(self, pool: ThreadPoolExecutor, fleet: Fleet) -> None:
+        for instance in fleet.instances():
+            if self._stop.is_requested:
+                return
+            try:
+                jobs = self._due(fleet, instance)
+            except SqlbakError as error:
+                self._failed((instance, None), "catalog not read", error)
+                continue
+            for job in jobs:
+                self._submit(pool, fleet, job)
+
+    def _due(self, fleet: Fleet, instance: str) -> list[DueJob]:
+        """What to start for one instance now. The catalog is read again before anything starts,
+        since another scheduler may have served the slot.
+        """
+        moment = time.monotonic()
+        with self._state.lock:
+            if self._state.backoff.is_waiting((instance, None), moment):
+                return []
+            known = self._state.known.get(instance)
+        fresh = known is not None and moment - known.read_at < self._limits.catalog_age_seconds
+        if known is None or not fresh:
+            known = self._read(fleet, instance)
+            fresh = False
+        jobs = self._startable(fleet, instance, known)
+        if jobs and fresh:
+            jobs = self._startable(fleet, instance, self._read(fleet, instance))
+        return jobs
+
+    def _startable(self, fleet: Fleet, instance: str, known: _Known) -> list[DueJob]:
+        protected = Protected(instance, fleet.policy(instance), known.points)
+        moment = time.monotonic()
+        with self._state.lock:
+            return [
+                job
+                for job in self._decide([protected], self._now())
+                if (instance, job.type) not in self._state.running
+                and not self._state.backoff.is_waiting((instance, job.type), moment)
+            ]
+
+    def _read(self, fleet: Fleet, instance: str) -> _Known:
+        known = _Known(fleet.points(instance), time.monotonic())
+        with self._state.lock:
+            self._state.known[instance] = known
+        return known
+
+    def _submit(self, pool: ThreadPoolExecutor, fleet: Fleet, job: DueJob) -> None:
+        with self._state.lock:
+            self._state.running.add((job.instance, job.type))
+        fleet.enter()
+        pool.submit(self._work, fleet, job)
+
+    def _work(self, fleet: Fleet, job: DueJob) -> None:
+        key = (job.instance, job.type)
+        began = time.monotonic()
+        self._log.info("backup started", item=job.instance, type=job.type.value, why=job.reason)
+        try:
+            outcome = back_up(
+                fleet,
+                job.instance,
+                job.type,
+                slot=job.slot,
+                still_due=lambda points: self._is_still_due(fleet, job, points),
+                stop=self._abort,
+                now=self._now,
+            )
+            self._done(job, outcome, time.monotonic() - began)
+        except LeaseHeld as error:
+            with self._state.lock:
+                self._state.backoff.failed(key, time.monotonic())
+            self._log.info("backup left to another", item=job.instance, why=error.message)
+        except SqlbakError as error:
+            self._failed(key, "backup failed", error)
+        except Exception as error:  # noqa: BLE001 - the loop must outlive a defect in a job
+            with self._state.lock:
+                self._state.backoff.failed(key, time.monotonic())
+            self._log.exception("backup failed by a defect", item=job.instance, error=repr(error))
+        finally:
+            fleet.leave()
+            with self._state.lock:
+                self._state.running.discard(key)
+                self._state.known.pop(job.instance, None)
+
+    def _is_still_due(self, fleet: Fleet, job: DueJob, points: tuple[Point, ...]) -> bool:
+        protected = Protected(job.instance, fleet.policy(job.instance), points)
+        return any(again.type is job.type for again in self._decide([protected], self._now()))
+
+    def _done(self, job: DueJob, outcome: BackupOutcome, seconds: float) -> None:
+        with self._state.lock:
+            self._state.backoff.succeeded((job.instance, job.type))
+        for note in outcome.notes:
+            self._log.warning("backup note", item=job.instance, note=note)
+        for point in outcome.points:
+            self._log.info(
+                "backup done",
+                item=job.instance,
+                type=point.type.value,
+                point=point.id,
+                size_bytes=point.size_bytes,
+                seconds=round(seconds, 3),
+                covers_until=None
+                if point.covers_until is None
+                else point.covers_until.isoformat(timespec="microseconds"),
+            )
+        if not outcome.points:
+            self._log.info("backup not needed any more", item=job.instance, type=job.type.value)
+
+    def _failed(self, key: JobKey, event: str, error: SqlbakError) -> None:
+        with self._state.lock:
+            wait = self._state.backoff.failed(key, time.monotonic())
+        self._log.error(
+            event,
+            item=key[0],
+            type=None if key[1] is None else key[1].value,
+            code=error.code,
+            error=error.message,
+            hint=error.hint,
+            next_try_seconds=round(wait),
+        )
+
+    def _drain(self) -> None:
+        deadline = time.monotonic() + self._limits.grace_seconds
+        with self._state.lock:
+            running = sorted(f"{name} {kind}" for name, kind in self._state.running)
+        self._log.info("stopping", running=running, grace_seconds=self._limits.grace_seconds)
+        while time.monotonic() < deadline:
+            with self._state.lock:
+                if not self._state.running:
+                    return
+            time.sleep(0.05)
