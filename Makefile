@@ -17,14 +17,14 @@ lint:
 unit:
 	@.ci/environment demo,test
 	@tests/vault/install_ministack.sh >/dev/null || echo "without ministack: its tests are skipped"
-	@tests/install_postgres_17.sh >/dev/null || echo "without PostgreSQL 17: its tests are skipped"
-	.venv/bin/pytest -n 2 --dist loadgroup
+	@SQLBAK_TEST_PG_BIN_DIRS="$$(tests/install_postgres_17.sh 2>/dev/null || true)" \
+		.venv/bin/pytest -n 2 --dist worksteal
 
 soak: ## long matrices and hundreds of kill -9 rounds; bounded by SOAK_MINUTES (default 60)
 	@.ci/environment demo,test
 	@tests/vault/install_ministack.sh >/dev/null || true
-	@tests/install_postgres_17.sh >/dev/null || true
-	.venv/bin/pytest --soak -m soak --timeout 0
+	@SQLBAK_TEST_PG_BIN_DIRS="$$(tests/install_postgres_17.sh 2>/dev/null || true)" \
+		.venv/bin/pytest --soak -m soak --timeout 0
 
 clean:
 	rm -rf .venv .cache demo dist

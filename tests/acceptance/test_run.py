@@ -1,0 +1,130 @@
+"""``sqlbak run`` as an operator meets it: a process that takes backups and obeys signals."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.acceptance.site import Site, kill_hard
+from tests.engines.postgres.clusters import Cluster
+
+pytestmark = pytest.mark.postgres
+
+PATIENCE_SECONDS = 60.0
+
+
+@contextmanager
+def service(site: Site) -> Iterator[subprocess.Popen[str]]:
+    process = site.start("run", "--tick", "0.2", "--grace", "10")
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            kill_hard(process)
+
+
+def until(done: Callable[[], Any]) -> Any:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while time.monotonic() < deadline:
+        if found := done():
+            return found
+        time.sleep(0.1)
+    raise AssertionError("waited in vain")
+
+
+def points(site: Site) -> list[dict[str, Any]]:
+    answer = site.run("list")
+    found: list[dict[str, Any]] = answer.ok()["points"] if answer.code == 0 else []
+    return found
+
+
+def manifests(site: Site) -> list[Path]:
+    return list((site.root / "vault").glob("items/*/points/*"))
+
+
+def end(process: subprocess.Popen[str]) -> list[dict[str, Any]]:
+    """Ask it to stop; the events that it logged."""
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == 0, err
+    return [json.loads(line) for line in err.splitlines()]
+
+
+def test_the_first_full_is_taken_at_once_and_sigterm_ends_it_cleanly(site: Site) -> None:
+    with service(site) as process:
+        until(lambda: manifests(site))
+        events = end(process)
+    assert [event["event"] for event in events][0] == "policies loaded"
+    done = [event for event in events if event["event"] == "backup done"]
+    assert [event["type"] for event in done] == ["full"]
+    assert events[-1]["event"] == "stopped"
+    assert [point["type"] for point in points(site)] == ["full"]
+    assert not list((site.root / "vault").glob("items/*/running/*"))
+
+
+def test_two_schedulers_take_one_full_between_them(site: Site) -> None:
+    with service(site) as first, service(site) as second:
+        until(lambda: manifests(site))
+        time.sleep(1.0)  # both have looked several times since
+        end(first)
+        end(second)
+    assert len(points(site)) == 1
+
+
+def test_a_scheduler_that_is_killed_in_a_full_is_followed_by_one_that_completes_it(
+    site: Site,
+) -> None:
+    with service(site) as first:
+        until(lambda: list((site.root / "vault").glob("items/*/running/*")) or manifests(site))
+        kill_hard(first)
+    with service(site) as second:
+        until(lambda: manifests(site))
+        end(second)
+    assert len(points(site)) == 1
+    assert not list((site.root / "vault").glob("items/*/running/*"))
+
+
+def test_a_bad_policy_file_is_reported_and_the_last_good_one_stays_in_force(site: Site) -> None:
+    file = site.config / "orders.yaml"
+    good = file.read_text()
+    with service(site) as process:
+        until(lambda: manifests(site))
+        file.write_text(good.replace("log: 15m", "log: 7m"))
+        process.send_signal(signal.SIGHUP)
+        time.sleep(1.0)
+        assert process.poll() is None
+        file.write_text(good.replace("gold", "silver"))
+        time.sleep(1.0)
+        events = end(process)
+    refused = [event for event in events if event["event"].startswith("policies not reloaded")]
+    assert len(refused) == 1
+    assert "orders.yaml:" in refused[0]["error"]
+    assert sum(event["event"] == "policies loaded" for event in events) == 2
+
+
+def test_bad_policies_at_the_start_are_a_usage_error(site: Site) -> None:
+    (site.config / "orders.yaml").write_text(site.text().replace("0 1 * * *", "61 1 * * *"))
+    answer = site.run("run", as_json=False)
+    assert answer.code == 2
+    assert "orders.yaml:" in answer.err
+
+
+def test_a_server_that_is_down_is_reported_once_and_tried_again_later(
+    site: Site, cluster: Cluster
+) -> None:
+    away = Site(site.root, cluster.dsn().replace(f"port={cluster.port}", "port=1"))
+    with service(away) as process:
+        time.sleep(3.0)
+        events = end(process)
+    failed = [event for event in events if event["event"] == "backup failed"]
+    assert len(failed) == 1
+    assert failed[0]["code"] == "server_unreachable"
+    assert failed[0]["next_try_seconds"] == 15
