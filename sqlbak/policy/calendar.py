@@ -95,19 +95,19 @@ def _log_slots(policy: Policy, after: datetime, until: datetime) -> Iterator[Slo
 def _cron_slots(
     line: CronLine, zone: ZoneInfo, kind: PointType, after: datetime, until: datetime
 ) -> list[Slot]:
-    # Two days around: one for the zone's offset, one for a gap (Samoa once skipped a whole day).
-    first = after.astimezone(zone).date() - 2 * _DAY
-    last = until.astimezone(zone).date() + 2 * _DAY
+    # A day around: clocks that go back over midnight (Newfoundland, until 2011) show two dates by
+    # turns.
+    first = after.astimezone(zone).date() - _DAY
+    last = until.astimezone(zone).date() + _DAY
     found: dict[datetime, Slot] = {}
     for day in line.dates(first, last):
         for at in line.times:
             wall = datetime.combine(day, at)
             happens = instants(wall, zone)
             instant = happens[0] if happens else end_of_gap(wall, zone)
-            # Where skipped times and a real one fall together, there is one slot: the real one.
-            if happens or instant not in found:
-                identity = f"{kind}@{wall.isoformat(timespec='minutes')}"
-                found[instant] = Slot(kind, instant, day, identity)
+            # Skipped times and a real one that fall together make one slot: the last, real one.
+            identity = f"{kind}@{wall.isoformat(timespec='minutes')}"
+            found[instant] = Slot(kind, instant, day, identity)
     return [found[instant] for instant in sorted(found) if after < instant <= until]
 
 

@@ -69,27 +69,23 @@ class Duration:
 
 @lru_cache(maxsize=256)
 def _day_span(months: int) -> tuple[int, int]:
-    """Fewest and most days of ``months`` calendar months, month ends clamped."""
-    lengths, starts = _cycle()
-    fewest, most = 10**9, 0
+    """Fewest and most days of ``months`` calendar months.
+
+    Spans from the first of a month are all that matter: a clamped one, from a month's last day to
+    another's, is as long as the one from the next day.
+    """
+    firsts = _firsts_of_months()
+    spans = []
     for start in range(_GREGORIAN_CYCLE_MONTHS):
         cycles, end = divmod(start + months, _GREGORIAN_CYCLE_MONTHS)
-        days = starts[end] + cycles * starts[-1] - starts[start]
-        # From the first of a month nothing is clamped; from its last day most is.
-        fewest = min(fewest, days, days + lengths[end] - lengths[start])
-        most = max(most, days)
-    return fewest, most
+        spans.append(firsts[end] + cycles * firsts[-1] - firsts[start])
+    return min(spans), max(spans)
 
 
 @lru_cache(maxsize=1)
-def _cycle() -> tuple[list[int], list[int]]:
-    """Length of each month of 400 years, and days from their beginning to each month's first
-    (the last entry is the length of all 400 years)."""
-    lengths = [
-        monthrange(2000 + month // 12, month % 12 + 1)[1]
-        for month in range(_GREGORIAN_CYCLE_MONTHS)
-    ]
-    starts = [0]
-    for length in lengths:
-        starts.append(starts[-1] + length)
-    return lengths, starts
+def _firsts_of_months() -> list[int]:
+    """Days from the beginning of 400 years to the first of each month, and to their end."""
+    firsts = [0]
+    for month in range(_GREGORIAN_CYCLE_MONTHS):
+        firsts.append(firsts[-1] + monthrange(2000 + month // 12, month % 12 + 1)[1])
+    return firsts

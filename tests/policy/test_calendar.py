@@ -5,6 +5,7 @@ from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
+from croniter import croniter
 from cronsim import CronSim
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -93,6 +94,15 @@ def test_the_day_that_samoa_skipped_keeps_its_slot_and_shares_no_instant() -> No
     assert utc("2011-12-30T10:00") in full_instants(friday, "2011-12-29T00:00", "2012-01-02T00:00")
 
 
+def test_a_midnight_that_is_shown_before_the_clocks_go_back_over_it_is_not_lost() -> None:
+    newfoundland = policy("0 0 * * *", "America/St_Johns")
+    # 7 November 2010, 00:01-02:30 became 6 November, 23:01-03:30.
+    assert full_instants(newfoundland, "2010-11-07T02:00", "2010-11-07T03:00") == [
+        utc("2010-11-07T02:30")
+    ]
+    assert full_instants(newfoundland, "2010-11-07T02:30", "2010-11-07T12:00") == []
+
+
 def test_several_times_of_one_skipped_hour_make_one_slot() -> None:
     found = full_instants(policy("0,30 2 * * *"), "2027-03-28T00:00", "2027-03-28T12:00")
     assert found == [utc("2027-03-28T01:00")]
@@ -167,6 +177,7 @@ CHANGES = (
     ("Pacific/Apia", "2011-09-24"),
     ("Pacific/Apia", "2011-12-30"),  # a whole day
     ("Pacific/Apia", "2012-04-01"),
+    ("America/St_Johns", "2010-11-07"),  # 00:01 back to 23:01
     ("America/Nuuk", "2027-03-27"),  # 23:00 to midnight
 )
 
@@ -188,6 +199,22 @@ def test_the_slots_around_a_clock_change_are_those_of_cronsim(
     ]
     ours = [slot.instant for slot in slots(policy(line, zone), FULL, begin, end)]
     assert ours == theirs
+
+
+@pytest.mark.parametrize(("zone", "change"), CHANGES)
+@pytest.mark.parametrize("line", FIXED_LINES)
+def test_the_slots_around_a_clock_change_are_those_of_croniter_without_its_second_runs(
+    line: str, zone: str, change: str
+) -> None:
+    begin = datetime.fromisoformat(change).replace(tzinfo=ZoneInfo(zone)) - timedelta(days=40)
+    end = begin.astimezone(UTC) + timedelta(days=80)
+    theirs: dict[datetime, datetime] = {}
+    for instant in croniter(line, begin, datetime):
+        if instant.astimezone(UTC) > end:
+            break
+        theirs.setdefault(instant.replace(tzinfo=None, fold=0), instant.astimezone(UTC))
+    ours = [slot.instant for slot in slots(policy(line, zone), FULL, begin, end)]
+    assert ours == list(theirs.values())
 
 
 def minute_by_minute(

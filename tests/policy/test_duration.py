@@ -52,17 +52,11 @@ def test_a_span_of_months_stays_within_its_bounds_from_any_date(months: int, sta
     assert span.shortest_days <= days <= span.longest_days
 
 
-@given(st.integers(1, 1200))
+@pytest.mark.parametrize("months", [1, 2, 3, 11, 12, 13, 48, 1188])
 def test_the_bounds_of_a_span_of_months_are_reached(months: int) -> None:
-    firsts_and_lasts = [
-        date(2000 + year, month, 1) - timedelta(days=back)
-        for year in range(0, 400, 1)
-        for month in (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12)
-        for back in (0, 1)
-    ][:: 1 if months < 5 else 7]
-    spans = {(add_months(start, months) - start).days for start in firsts_and_lasts}
-    assert max(spans) <= Duration(months, "m").longest_days
-    assert min(spans) >= Duration(months, "m").shortest_days
-    if months < 5:
-        assert max(spans) == Duration(months, "m").longest_days
-        assert min(spans) == Duration(months, "m").shortest_days
+    every_date = [date(2000, 1, 1) + timedelta(days=count) for count in range(366 * 100)]
+    spans = [(add_months(start, months) - start).days for start in every_date]
+    assert (Duration(months, "m").shortest_days, Duration(months, "m").longest_days) == (
+        min(spans),
+        max(spans),
+    )
