@@ -26,6 +26,7 @@ __all__ = [
     "Key",
     "chain_to_instant",
     "chain_to_position",
+    "own_ends",
     "sweep",
 ]
 
@@ -206,6 +207,17 @@ def bases_for(path: Path, to: datetime) -> list[Base]:
     return [base for base in path.bases if base.usable_from and base.usable_from <= to]
 
 
+def own_ends(path: Path) -> list[tuple[datetime, Base]]:
+    """The instants that a base reaches alone; not those that the clock had passed before it."""
+    found: list[tuple[datetime, Base]] = []
+    for base in path.bases:
+        if base.own_end is not None and base.own_end == base.usable_from:
+            proof = path.proof_of(base.own_end)
+            if proof is None or base.position <= proof.end:
+                found.append((base.own_end, base))
+    return found
+
+
 def chain_to_instant(
     path: Path, to: datetime, rules: ChainRules, *, ignore_bulk: bool = False
 ) -> Chain | None:
@@ -216,12 +228,8 @@ def chain_to_instant(
     bases = bases_for(path, to)
     limit = None if ignore_bulk else to
     proof, likely = path.proof_of(to), path.likely_proof_of(to)
-    own_ends = [
-        base
-        for base in bases
-        if base.own_end == base.usable_from == to and (proof is None or base.position <= proof.end)
-    ]
-    own_end = min(own_ends, key=cost_of, default=None)
+    ending_there = [base for instant, base in own_ends(path) if instant == to]
+    own_end = min(ending_there, key=cost_of, default=None)
     arrival = chain_to_position(path, bases, proof.end, rules, to=limit) if proof else None
     if (
         own_end is not None

@@ -27,6 +27,7 @@ from sqlbak.restore.chain import (
     ChainRules,
     chain_to_instant,
     chain_to_position,
+    own_ends,
 )
 from sqlbak.restore.path import Path, lineages_of, path_of
 from sqlbak.restore.refusal import unreachable_instant, unreachable_point
@@ -187,15 +188,17 @@ def _notes(chain: Chain, to: datetime | None, clock: Clock) -> tuple[str, ...]:
 def _latest(
     catalog: Catalog, paths: Sequence[Path], rules: ChainRules
 ) -> tuple[list[Path], datetime]:
-    """The last proven instant, and the paths that reach it."""
+    """The last proven instant, or a later end of a base, and the paths that reach it."""
     ends = [(found[-1].end, path) for path in paths if (found := windows_of(path, rules))]
+    ends += [(end, path) for path in paths for end, _ in own_ends(path)]
     if not ends:
         raise NothingToRestore(
             f"{catalog.item}: no instant is proven to be restorable",
             hint="take a full backup; sqlbak list shows what there is",
         )
     latest = max(end for end, _ in ends)
-    return [path for end, path in ends if end == latest], latest
+    reaching = {path.lineage for end, path in ends if end == latest}
+    return [path for path in paths if path.lineage in reaching], latest
 
 
 def _one_of(catalog: Catalog, chains: Sequence[Chain], to: datetime, clock: Clock) -> Chain:

@@ -7,7 +7,13 @@ from datetime import datetime
 
 from sqlbak.errors import InstantUnreachable, NothingToRestore
 from sqlbak.model import Point, PointType
-from sqlbak.restore.chain import ChainRules, bases_for, chain_to_instant, is_safe_for
+from sqlbak.restore.chain import (
+    ChainRules,
+    bases_for,
+    chain_to_instant,
+    is_safe_for,
+    own_ends,
+)
 from sqlbak.restore.path import Base, Path
 from sqlbak.restore.rejection import Reach
 from sqlbak.restore.restore_plan import Clock
@@ -20,9 +26,10 @@ def unreachable_instant(
     item: str, paths: Sequence[Path], to: datetime, rules: ChainRules, clock: Clock
 ) -> InstantUnreachable:
     """The refusal for ``to``: what is in the way, and the nearest instants on these paths."""
-    spans = [window for path in paths for window in windows_of(path, rules)]
-    before = max((span.end for span in spans if span.end < to), default=None)
-    after = min((span.start for span in spans if span.start > to), default=None)
+    spans = [(span.start, span.end) for path in paths for span in windows_of(path, rules)]
+    spans += [(end, end) for path in paths for end, _ in own_ends(path)]
+    before = max((end for _, end in spans if end < to), default=None)
+    after = min((start for start, _ in spans if start > to), default=None)
     asked = f"{item}: {clock.text(to)} cannot be restored: "
     inside = _bulk_logged_around(paths, to, rules)
     if inside is not None:
@@ -35,7 +42,8 @@ def unreachable_instant(
     elif before is None and after is not None:
         why = f"the first instant that can be restored is {clock.text(after)}"
     elif before is not None and after is None:
-        why = f"the last instant that is proven is {clock.text(before)}"
+        why = f"the last instant that can be restored is {clock.text(before)}"
+        why += _missing(paths, to, rules)
     elif before is not None and after is not None:
         why = f"it lies in the gap from {clock.text(before)} to {clock.text(after)}"
         why += _missing(paths, to, rules)

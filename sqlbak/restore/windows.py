@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from sqlbak.model import Catalog, Window
-from sqlbak.restore.chain import LOOSE_RULES, ChainRules, Key, sweep
+from sqlbak.restore.chain import LOOSE_RULES, ChainRules, Key, own_ends, sweep
 from sqlbak.restore.path import LogOnPath, Path, lineages_of, path_of
 
 __all__ = ["windows", "windows_of"]
@@ -51,13 +51,7 @@ def windows_of(path: Path, rules: ChainRules) -> tuple[Window, ...]:
                 spans.append((start, proof.until))
         proven_before = proof.until
     if rules.bases_prove_their_end:
-        for base in path.bases:
-            end = base.own_end
-            if end is None or end != base.usable_from:
-                continue
-            first_proof = path.proof_of(end)
-            if first_proof is None or base.position <= first_proof.end:
-                spans.append((end, end))
+        spans += [(end, end) for end, _ in own_ends(path)]
     return tuple(
         Window(path.item, path.lineage, start, end) for start, end in _joined(sorted(spans))
     )
