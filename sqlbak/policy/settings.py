@@ -116,8 +116,8 @@ def _dsn(value: Any, info: ValidationInfo) -> SecretReference | LiteralDsn:
 
 
 def _vault_url(text: str) -> str:
-    if not text.isprintable() or "%" in text or "?" in text or "#" in text:
-        raise ValueError("must be a plain URL without '%', '?', '#' or control characters")
+    if not text.isprintable() or text != text.strip() or {"%", "?", "#"} & set(text):
+        raise ValueError("must be a plain URL without '%', '?', '#' or space around it")
     if text.startswith("file://"):
         return _file_url(text)
     if text.startswith("s3://"):

@@ -201,6 +201,7 @@ def test_every_problem_of_every_file_is_named_at_once(tmp_path: Path) -> None:
         ("s3://acme-backups/prod", "file://vault", "file:///"),
         ("s3://acme-backups/prod", "file:///", "file:///"),
         ("s3://acme-backups/prod", "file:///a%20b", "%"),
+        ("s3://acme-backups/prod", '"file:///a "', "space around it"),
         ("redundancy: local", "redundancy: twice", "must be one of local or geo"),
         (
             "    redundancy: local\n",
