@@ -250,7 +250,10 @@ def test_what_is_no_dsn_is_refused_and_never_repeated(tmp_path: Path, dsn: str) 
 
 @pytest.mark.parametrize(
     "dsn",
-    ["postgresql://sqlbak@db/postgres", "host=/run/postgresql user=sqlbak passfile=/root/.pgpass"],
+    [
+        "postgresql://sqlbak@db/postgres",
+        "host=/run/postgresql user=sqlbak passfile=/etc/sqlbak/pgpass",
+    ],
 )
 def test_a_dsn_without_a_password_may_stand_in_the_file(tmp_path: Path, dsn: str) -> None:
     instance = load(tmp_path, MINIMAL.replace("env:ORDERS_DSN", dsn)).configuration.instances[
