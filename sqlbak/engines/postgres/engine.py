@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from sqlbak.engines.port import BackupResult, Inspection, PayloadSink
 from sqlbak.engines.postgres.connection import ReplicationConnection, SqlConnection
 from sqlbak.engines.postgres.dsn import ConnectionString
@@ -69,13 +72,25 @@ class PostgresEngine:
         )
 
     def log(
-        self, since: LogPosition, sink: PayloadSink, *, progress: Progress, stop: StopSignal
+        self,
+        since: LogPosition,
+        sink: PayloadSink,
+        *,
+        progress: Progress,
+        stop: StopSignal,
+        since_facts: Mapping[str, Any] | None = None,
     ) -> BackupResult:
-        """The log from ``since`` to now, or to the end of the timeline of ``since``."""
+        """The log from ``since`` to now, or to the end of the timeline of ``since``.
+
+        ``since_facts`` are the facts of the recovery point that ended at ``since``. With them a
+        cluster that was put back to an older copy of itself and written on is recognised
+        (LogChainBroken); without them its log would be joined to one that it does not continue.
+        """
         return take_log(
             self._target,
             sink,
             since=since,
+            since_facts=since_facts,
             slot_name=self._slot_name,
             system_identifier=self._system_identifier,
             progress=progress,

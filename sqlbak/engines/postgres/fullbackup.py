@@ -21,6 +21,7 @@ from sqlbak.engines.postgres.identity import (
     require_primary,
     require_supported,
 )
+from sqlbak.engines.postgres.logtail import TailKeeper
 from sqlbak.engines.postgres.slot import ensure_slot
 from sqlbak.engines.postgres.timelines import format_lsn, segment_start
 from sqlbak.engines.postgres.walstream import WalStream, may_release_commits
@@ -87,7 +88,8 @@ def take_full(
             )
             with wal:
                 wal.begin(stop.check, slot=temporary_slot)
-                with _WalPump(wal, sink, stop) as pump:
+                keeper = TailKeeper(wal_first_lsn)
+                with _WalPump(wal, keeper, sink, stop) as pump:
 
                     def watch() -> None:
                         stop.check()
@@ -110,6 +112,7 @@ def take_full(
                         progress.phase("log of the base backup")
                         pump.finish(cut.lsn, stop.check)
                         finished_at = read_clock(closing_session)
+    tail = keeper.tail(facts["wal_segment_size"])
     return BackupResult(
         type=PointType.FULL,
         lineage=str(start.timeline),
@@ -126,6 +129,7 @@ def take_full(
             "start_lsn": start.lsn,
             "stop_lsn": stop_lsn,
             "wal_first_lsn": wal_first_lsn,
+            "log_tail": tail.as_fact() if tail else None,
             "tablespaces": [
                 {
                     "oid": tablespace.oid,
@@ -157,8 +161,11 @@ class _WalPump:
     """The thread that carries the log stream into the sink. Leaving the ``with`` block ends it;
     unless it was ``finish``ed, the stream is discarded."""
 
-    def __init__(self, wal: WalStream, sink: PayloadSink, stop: StopSignal) -> None:
+    def __init__(
+        self, wal: WalStream, keeper: TailKeeper, sink: PayloadSink, stop: StopSignal
+    ) -> None:
         self._wal = wal
+        self._keeper = keeper
         self._sink = sink
         self._stop = stop
         self._is_abandoned = threading.Event()
@@ -168,7 +175,7 @@ class _WalPump:
     def _run(self) -> None:
         try:
             with self._sink.stream("wal") as writer:
-                for chunk in self._wal.chunks(self._watch):
+                for chunk in self._keeper.passing(self._wal.chunks(self._watch)):
                     writer.write(chunk)
         except BaseException as problem:  # noqa: BLE001  raised again by ``check``
             self._failure = problem

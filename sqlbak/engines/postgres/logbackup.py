@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
+from typing import Any
 
 from sqlbak.engines.port import BackupResult, PayloadSink
 from sqlbak.engines.postgres.connection import ReplicationConnection, SqlConnection
@@ -19,6 +21,7 @@ from sqlbak.engines.postgres.identity import (
     require_primary,
     require_supported,
 )
+from sqlbak.engines.postgres.logtail import LogTail, TailKeeper, without_tail
 from sqlbak.engines.postgres.slot import SlotState, read_slot
 from sqlbak.engines.postgres.timelines import format_lsn
 from sqlbak.engines.postgres.walstream import WalStream
@@ -37,13 +40,15 @@ def take_log(
     sink: PayloadSink,
     *,
     since: LogPosition,
+    since_facts: Mapping[str, Any] | None,
     slot_name: str,
     system_identifier: str | None,
     progress: Progress,
     stop: StopSignal,
 ) -> BackupResult:
     """Take one, as the stream ``wal``: exactly the bytes from ``since`` to ``last_lsn``, which may
-    both lie in the middle of a segment or record.
+    both lie in the middle of a segment or record. ``since_facts`` are the facts of the recovery
+    point that ended at ``since``: with them, the server's log is proven to be the same one.
 
     When the server has left the timeline of ``since`` behind, the log ends where it was left, and
     ``continues_on`` says where to go on.
@@ -77,15 +82,21 @@ def take_log(
             finished_at = read_clock(session)
 
         progress.phase("log", end - since.lsn)
+        known = LogTail.of_facts(since_facts, at=since.lsn)
+        tail = known
         with sink.stream("wal") as writer:
             if end > since.lsn:
+                start = since.lsn if known is None else known.first_lsn
                 with WalStream(
-                    connection, timeline=int(since.lineage), start=since.lsn, end=end
+                    connection, timeline=int(since.lineage), start=start, end=end
                 ) as wal:
                     wal.begin(stop.check)
-                    for chunk in wal.chunks(stop.check):
+                    keeper = TailKeeper(start)
+                    chunks = keeper.passing(wal.chunks(stop.check))
+                    for chunk in chunks if known is None else without_tail(chunks, known):
                         writer.write(chunk)
                         progress.advance(len(chunk))
+                tail = keeper.tail(facts["wal_segment_size"])
     return BackupResult(
         type=PointType.LOG,
         lineage=since.lineage,
@@ -96,7 +107,7 @@ def take_log(
         covers_until=covers_until,
         forks=histories.line.forks(),
         histories=histories.files,
-        facts=facts,
+        facts={**facts, "log_tail": tail.as_fact() if tail else None},
         continues_on=continues_on,
     )
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -59,9 +60,11 @@ def take_full(engine: PostgresEngine) -> Taken:
     return Taken(result, sink.streams)
 
 
-def take_log(engine: PostgresEngine, since: LogPosition) -> Taken:
+def take_log(
+    engine: PostgresEngine, since: LogPosition, facts: Mapping[str, Any] | None = None
+) -> Taken:
     sink = MemorySink()
-    result = engine.log(since, sink, progress=NO_PROGRESS, stop=NEVER)
+    result = engine.log(since, sink, progress=NO_PROGRESS, stop=NEVER, since_facts=facts)
     assert sink.order == ["wal"]
     assert len(sink.streams["wal"]) == result.last_lsn - result.first_lsn
     return Taken(result, sink.streams)
@@ -78,13 +81,14 @@ def test_every_instant_of_a_chain_can_be_reached(cluster: Cluster, directory: Pa
     instants: list[tuple[int, datetime]] = []
     for number in range(3):
         cluster.execute("INSERT INTO marks (n) VALUES (%s)", [number])
-        chain.append(take_log(engine, end_of(chain[-1])))
+        chain.append(take_log(engine, end_of(chain[-1]), chain[-1].result.facts))
         covered = chain[-1].result.covers_until
         assert covered is not None
         instants.append((number + 1, covered))
         engine.acknowledge(end_of(chain[-1]))
+        cluster.execute("CHECKPOINT")
     # Nothing happens now, and yet this time becomes reachable.
-    chain.append(take_log(engine, end_of(chain[-1])))
+    chain.append(take_log(engine, end_of(chain[-1]), chain[-1].result.facts))
     idle = chain[-1].result.covers_until
     assert idle is not None
     instants.append((3, idle))
@@ -111,7 +115,7 @@ def test_many_cuts_join_to_the_servers_own_segments(megabytes: int) -> None:
                 "INSERT INTO filler SELECT n, repeat('x', 100) FROM generate_series(1, %s) n",
                 [(number % 4) * 4000],
             )
-            chain.append(take_log(engine, end_of(chain[-1])))
+            chain.append(take_log(engine, end_of(chain[-1]), chain[-1].result.facts))
         start, log = stored_log(chain)
         size = megabytes << 20
         assert len(log) > 3 * (1 << 20)
@@ -311,7 +315,7 @@ def test_after_a_failover_the_log_goes_on_across_the_fork(major: int, directory:
                 standby.execute("INSERT INTO kept VALUES (2)")
 
                 moved = engine_of(standby)
-                to_fork = take_log(moved, end_of(first))
+                to_fork = take_log(moved, end_of(first), first.result.facts)
                 fork = to_fork.result.continues_on
                 assert fork is not None
                 assert fork == LogPosition("2", to_fork.result.last_lsn)
@@ -321,10 +325,11 @@ def test_after_a_failover_the_log_goes_on_across_the_fork(major: int, directory:
                 own = standby.data_directory / "pg_wal" / "00000002.history"
                 assert to_fork.result.histories == {"2": own.read_bytes()}
 
-                at_fork = take_log(moved, end_of(to_fork))
+                at_fork = take_log(moved, end_of(to_fork), to_fork.result.facts)
+                assert at_fork.result.facts["log_tail"] == to_fork.result.facts["log_tail"]
                 assert at_fork.streams["wal"] == b""
                 assert at_fork.result.continues_on == fork
-                after = take_log(moved, fork)
+                after = take_log(moved, fork, at_fork.result.facts)
                 assert after.result.lineage == "2"
                 assert after.result.covers_until is not None
                 assert after.result.continues_on is None
@@ -377,11 +382,15 @@ def test_a_cluster_put_back_to_an_older_copy_is_noticed_at_the_next_log() -> Non
         shutil.copytree(cluster.data_directory, copy, symlinks=True)
         cluster.start()
         cluster.execute("CREATE TABLE later AS SELECT generate_series(1, 100000)")
-        end = end_of(take_full(engine))
+        full = take_full(engine)
+        end = end_of(full)
         cluster.stop()
         shutil.rmtree(cluster.data_directory)
         copy.rename(cluster.data_directory)
         give_to_server_user(cluster.data_directory)
         cluster.start()
         with pytest.raises(LogChainBroken, match="set back"):
-            take_log(engine, end)
+            take_log(engine, end, full.result.facts)
+        cluster.execute("CREATE TABLE otherwise AS SELECT generate_series(1, 900000)")
+        with pytest.raises(LogChainBroken, match="not the log in the vault"):
+            take_log(engine, end, full.result.facts)
