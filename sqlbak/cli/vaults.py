@@ -9,7 +9,7 @@ import typer
 from sqlbak.cli.session import AsJson, Config, session
 from sqlbak.errors import FeatureUnsupported
 from sqlbak.fleet import Fleet
-from sqlbak.vault.probe import missing, probe
+from sqlbak.vault.probe import missing, probe, warnings
 
 __all__ = ["app"]
 
@@ -34,12 +34,13 @@ def check(
         abilities = probe(store)
     finally:
         store.close()
-    lacking = missing(abilities)
+    lacking, cautions = missing(abilities), warnings(abilities)
     here.output.document(
         {
             "vault": name,
             "url": store.url,
             "usable": not lacking,
+            "warnings": list(cautions),
             "abilities": {
                 ability: {"holds": one.holds, "seen": one.seen} for ability, one in abilities
             },
@@ -50,6 +51,8 @@ def check(
         ("ability", "holds", "seen"),
         [(ability.replace("_", " "), _HOLDS[one.holds], one.seen) for ability, one in abilities],
     )
+    for caution in cautions:
+        here.output.note(f"warning: {caution}")
     if lacking:
         here.output.note("this store cannot hold a vault: it lacks " + ", ".join(lacking))
         raise typer.Exit(FeatureUnsupported.exit_code)

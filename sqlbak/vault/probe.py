@@ -27,7 +27,7 @@ from sqlbak.vault.s3_probe import honours_delete_if_match, refuses_bad_checksum
 from sqlbak.vault.s3_store import S3Store
 from sqlbak.vault.store import ObjectStore
 
-__all__ = ["REQUIRED", "Ability", "StoreAbilities", "missing", "probe", "require"]
+__all__ = ["REQUIRED", "Ability", "StoreAbilities", "missing", "probe", "require", "warnings"]
 
 _RACERS = 8
 _ROUNDS = 10
@@ -63,12 +63,12 @@ class StoreAbilities:
 
 REQUIRED = {
     "create_if_absent": "a recovery point could be overwritten by another one",
-    "create_if_absent_under_race": "two schedulers could hold the same lease",
     "replace_if_match": "two schedulers could hold the same lease",
     "ranged_read": "a restore could read the wrong bytes",
     "ordered_listing": "a restore could overlook recovery points",
 }
-"""Abilities without which a vault is not safe, and why."""
+"""Abilities without which a vault is not safe, and why. Only what shows at every try stands here:
+a vault must not be refused on one day and made on the next."""
 
 
 def probe(store: ObjectStore) -> StoreAbilities:
@@ -97,6 +97,17 @@ def probe(store: ObjectStore) -> StoreAbilities:
 def missing(abilities: StoreAbilities) -> dict[str, str]:
     """The required abilities that the store lacks, each with what was seen."""
     return {name: one.seen for name, one in abilities if name in REQUIRED and not one.holds}
+
+
+def warnings(abilities: StoreAbilities) -> tuple[str, ...]:
+    """What a vault in the store is safe only with care for, one sentence each."""
+    race = abilities.create_if_absent_under_race
+    if race.holds is not False or not abilities.create_if_absent.holds:
+        return ()
+    return (
+        f"safe for one scheduler only: of writers at the very same moment, more than one may win "
+        f"({race.seen}), so two schedulers could hold the same lease",
+    )
 
 
 def require(abilities: StoreAbilities, url: str) -> None:

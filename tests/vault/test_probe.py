@@ -9,7 +9,7 @@ import pytest
 from sqlbak.errors import AccessDenied, FeatureUnsupported
 from sqlbak.vault.file_store import FileStore
 from sqlbak.vault.memory_store import MemoryStore
-from sqlbak.vault.probe import REQUIRED, missing, probe, require
+from sqlbak.vault.probe import REQUIRED, missing, probe, require, warnings
 from sqlbak.vault.retry import Retry, RetryingStore
 from sqlbak.vault.s3_client import S3Bucket
 from sqlbak.vault.s3_store import S3Store
@@ -70,7 +70,8 @@ def test_rclone_is_refused_because_it_ignores_conditions(rclone: S3Server) -> No
     store = S3Store(bucket)
     abilities = probe(store)
     lacking = missing(abilities)
-    assert {"create_if_absent", "create_if_absent_under_race", "replace_if_match"} <= set(lacking)
+    assert {"create_if_absent", "replace_if_match"} <= set(lacking)
+    assert abilities.create_if_absent_under_race.holds is False
     assert "ordered_listing" not in lacking
     assert abilities.multipart_if_absent.holds is False
     assert abilities.delete_if_match.holds is False
@@ -103,9 +104,24 @@ class Closed(MemoryStore):
 
 
 def test_a_store_that_overwrites_is_found_out() -> None:
-    lacking = missing(probe(Forgetful()))
-    assert set(lacking) == {"create_if_absent", "create_if_absent_under_race"}
-    assert lacking["create_if_absent_under_race"].startswith("8 of 8 writers")
+    abilities = probe(Forgetful())
+    assert set(missing(abilities)) == {"create_if_absent"}
+    assert abilities.create_if_absent_under_race.seen.startswith("8 of 8 writers")
+    assert warnings(abilities) == ()  # it is refused anyway
+
+
+class Hasty(MemoryStore):
+    """Keeps its conditions, but not among writers of the same moment."""
+
+    def put(self, key: str, data: bytes, *, if_absent: bool = True) -> ObjectInfo:
+        return super().put(key, data, if_absent=if_absent and "/race" not in key)
+
+
+def test_a_store_that_loses_races_holds_a_vault_for_one_scheduler() -> None:
+    abilities = probe(Hasty())
+    require(abilities, "memory")
+    (caution,) = warnings(abilities)
+    assert caution.startswith("safe for one scheduler only")
 
 
 def test_a_store_that_lists_in_another_order_is_found_out() -> None:
