@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
+from itertools import pairwise
 
 from sqlbak.errors import (
     InputUnreadable,
@@ -110,8 +111,16 @@ def _by_log_offsets(
     )
     offset = logs[index][2]
     wall = target.astimezone(UTC) + offset
-    if any(start > wall for _, start, _ in logs[:index]):
-        raise _second_pass(text)
+    for (_, _, old), (_, start, new) in pairwise(logs[: index + 1]):
+        # The clocks changed somewhere before this log began.
+        if old > new and wall - old < start - new:
+            raise _second_pass(text)
+    if index and logs[index - 1][2] != offset:
+        raise InstantUnreachable(
+            f"{text} lies between two logs whose offsets from UTC differ, so its wall time on the "
+            "server is not known",
+            hint="give the instant on the server's wall clock, without an offset",
+        )
     return wall, HeaderClock(timezone(offset)), ()
 
 

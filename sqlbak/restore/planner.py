@@ -19,7 +19,7 @@ from itertools import zip_longest
 from typing import Final, Literal
 
 from sqlbak.errors import LineageAmbiguous, NothingToRestore, UnknownName
-from sqlbak.model import Catalog, Point, PointType
+from sqlbak.model import Catalog, PointType
 from sqlbak.restore.chain import (
     LOOSE_RULES,
     Certainty,
@@ -203,19 +203,20 @@ def _latest(
 
 def _one_of(catalog: Catalog, chains: Sequence[Chain], to: datetime, clock: Clock) -> Chain:
     """The chain of the newest lineage when all give one state; raises LineageAmbiguous if not."""
-    states = {tuple(step.id for step in chain.steps) for chain in chains}
-    is_cut = any(log.is_cut for chain in chains for log in chain.logs)
-    if len(states) > 1 or is_cut:
+    states = {
+        (chain.base.points, tuple((log.point.id, log.end) for log in chain.logs))
+        for chain in chains
+    }
+    if len(states) > 1:
         names = sorted(chain.path.lineage for chain in chains)
         raise LineageAmbiguous(
             f"{catalog.item}: the lineages {', '.join(names)} all hold {clock.text(to)}, with "
             "different states",
             hint="name the one that is meant with --lineage; sqlbak windows shows their times",
         )
-    newest = {
-        path.lineage: max(point.finished_at for point in catalog.points if _is_of(point, path))
-        for path in (chain.path for chain in chains)
-    }
+    newest: dict[str, datetime] = {}
+    for point in catalog.points:
+        newest[point.lineage] = max(point.finished_at, newest.get(point.lineage, point.finished_at))
     return max(
         chains,
         key=lambda chain: (
@@ -224,10 +225,6 @@ def _one_of(catalog: Catalog, chains: Sequence[Chain], to: datetime, clock: Cloc
             chain.path.lineage,
         ),
     )
-
-
-def _is_of(point: Point, path: Path) -> bool:
-    return point.lineage == path.lineage
 
 
 def _nothing(catalog: Catalog, lineage: str | None) -> NothingToRestore:

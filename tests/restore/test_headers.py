@@ -447,6 +447,36 @@ def test_logs_may_name_their_own_offset() -> None:
     )
 
 
+def autumn() -> list[dict]:
+    """The wall clock goes from UTC+2 to UTC+1 at 03:00, between the second log and the third."""
+    times = [("01:10:00", 8), ("02:10:00", 8), ("02:05:00", 4), ("03:35:00", 4)]
+    rows = day()[:1] + day()[2:]
+    rows[0] |= {"BackupStartDate": "2024-10-26T01:00:00", "BackupFinishDate": "2024-10-26T01:05:00"}
+    for each, (time, quarters) in zip(rows[1:], times, strict=True):
+        moment = f"2024-10-27T{time}"
+        each |= {"BackupStartDate": moment, "BackupFinishDate": moment, "TimeZone": quarters}
+    return rows
+
+
+def test_the_second_pass_of_a_repeated_hour_is_refused_by_the_logs_own_offsets() -> None:
+    assert steps(plan_headers(autumn(), "2024-10-27T00:05:00Z"))[-1] == LOGS[1]
+    with pytest.raises(InstantUnreachable, match="second pass"):
+        plan_headers(autumn(), "2024-10-27T01:20:00Z")
+    with pytest.raises(InstantUnreachable):
+        plan_headers(autumn(), "2024-10-27T00:30:00Z")
+    assert steps(plan_headers(autumn(), "2024-10-27T02:30:00Z"))[-1] == LOGS[3]
+
+
+def test_between_logs_of_different_offsets_a_wall_time_is_asked_for() -> None:
+    rows = day()
+    for each, quarters in zip(rows[2:], (4, 4, 8, 8), strict=True):
+        each["TimeZone"] = quarters
+    rows[4] |= {"BackupStartDate": "2024-05-01T11:30:00", "BackupFinishDate": "2024-05-01T11:30:00"}
+    with pytest.raises(InstantUnreachable, match="offsets from UTC differ") as refused:
+        plan_headers(rows, "2024-05-01T09:15:00Z")
+    assert "wall clock" in refused.value.hint
+
+
 def test_an_offset_against_headers_of_unknown_zone_is_read_in_utc_and_noted() -> None:
     rows = [each | {"TimeZone": 127} for each in day()]
     found = plan_headers(rows, "2024-05-01T10:22:13Z")

@@ -166,6 +166,7 @@ def test_a_full_after_the_clock_had_passed_the_instant_is_not_used() -> None:
     found = plan(points, at(20))
     assert steps(found) == ["f", "l1"]
     assert "clock" in reasons(found)["g"]
+    assert steps(plan(points, at(10))) == ["f", "l1"]
 
 
 FAILOVER = catalog(
@@ -189,6 +190,24 @@ def test_before_the_fork_the_newest_lineage_is_named_and_after_it_a_choice_is_ne
     assert plan(FAILOVER, at(10)).lineage == "2"
     with pytest.raises(LineageAmbiguous, match="1, 2"):
         plan(FAILOVER, at(20))
+
+
+def test_lineages_that_share_a_state_beyond_a_fork_need_no_choice() -> None:
+    third = log("c1", 350, 400, 60, lineage="3")
+    points = catalog(*FAILOVER.points, third, forks=(*FAILOVER.forks, Fork("3", "2", 350)))
+    found = plan(points, at(40))
+    assert (found.lineage, steps(found)) == ("3", ["f", "a1", "a2", "b1"])
+
+
+def test_a_window_begins_only_where_the_log_that_decides_can_be_reached() -> None:
+    points = catalog(full("f", 100, 0), log("late", 150, 200, 10), log("wide", 100, 300, 30))
+    with pytest.raises(InstantUnreachable):
+        plan(points, at(5))
+    tick = timedelta(microseconds=1)
+    assert [(w.start, w.end) for w in windows(points)] == [
+        (at(0), at(0)),
+        (at(10) + tick, at(30)),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -266,3 +285,36 @@ def test_a_year_of_logs_is_planned_without_deep_recursion() -> None:
     year = catalog(full("f", 100, 0), *logs)
     assert len(plan(year, LATEST).steps) == 35_001
     assert len(windows(year)) == 1
+
+
+PROMOTED = (
+    full("f", 100, 0),
+    log("a1", 100, 200, 15),
+    log("b1", 200, 300, 45, lineage="2"),
+)
+
+
+def test_an_idle_parent_proves_nothing_of_what_its_child_did_since_the_fork() -> None:
+    idle = log("idle", 200, 200, 30)
+    points = catalog(*PROMOTED, idle, forks=(Fork("2", "1", 200),))
+    assert steps(plan(points, at(20), lineage="2")) == ["f", "a1", "b1"]
+    assert steps(plan(points, at(20), lineage="1")) == ["f", "a1"]
+
+
+def test_a_full_of_the_idle_parent_proves_nothing_of_its_child_either() -> None:
+    parents = full("g", 200, 30)
+    childs = full("h", 250, 20, lineage="2", size=1)
+    points = catalog(*PROMOTED, parents, childs, forks=(Fork("2", "1", 200),))
+    assert steps(plan(points, at(25), lineage="2")) == ["h", "b1"]
+    assert steps(plan(points, at(30), lineage="1")) == ["g"]
+    assert steps(plan(points, at(30), lineage="2")) == ["h", "b1"]
+
+
+def test_a_log_carries_a_restore_only_on_its_own_side_of_a_fork() -> None:
+    reaching_back = log("b1", 150, 300, 45, lineage="2")
+    points = catalog(full("f", 180, 0), reaching_back, forks=(Fork("2", "1", 200),))
+    with pytest.raises(InstantUnreachable):
+        plan(points, at(20), lineage="2")
+    crossing = replace(reaching_back, first_lineage="1")
+    points = catalog(full("f", 180, 0), crossing, forks=(Fork("2", "1", 200),))
+    assert steps(plan(points, at(20))) == ["f", "b1"]
