@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,7 +34,7 @@ from sqlbak.engines.postgres.server import (
 )
 from sqlbak.engines.postgres.timelines import history_name
 from sqlbak.engines.postgres.unpack import write_file
-from sqlbak.engines.postgres.walfeed import WalFeed
+from sqlbak.engines.postgres.walfeed import TablespaceInTheWay, WalFeed
 from sqlbak.engines.postgres.walrecords import Record
 from sqlbak.errors import RestoreFailed, RestoreNotProven
 from sqlbak.progress import Progress
@@ -87,12 +87,31 @@ class Recovery:
         """What the server says."""
         return self.home / "server.log"
 
+    def run_any(self, stop_points: Sequence[StopPoint]) -> Reached:
+        """``run`` with the first stop point that the log allows."""
+        for stop_point in stop_points[:-1]:
+            try:
+                return self.run(stop_point)
+            except TargetNotReached:
+                continue
+        return self.run(stop_points[-1])
+
     def run(self, stop_point: StopPoint) -> Reached:
         """Recover to ``stop_point``, prove it, promote, prove again, and stop the server.
 
         Raises TargetNotReached, RestoreNotProven (the server was stopped and not promoted),
-        RestoreFailed with the server's own words, or Interrupted.
+        RestoreFailed with the server's own words, TablespaceInTheWay, or Interrupted.
         """
+        try:
+            return self._run(stop_point, {})
+        except TablespaceInTheWay:
+            if self.chain.major < 15 or stop_point.time is None:
+                raise
+        # Since 15 a server reads some log ahead of its replay: it may have asked for what lies
+        # behind the target. Without reading ahead it only asks for what it will replay.
+        return self._run(stop_point, {"recovery_prefetch": "off"})
+
+    def _run(self, stop_point: StopPoint, more_options: Mapping[str, str]) -> Reached:
         self.progress.phase("replay", self.chain.log_bytes)
         began_at = self.log_path.stat().st_size if self.log_path.exists() else 0
         with self._scaffold() as (spool, sockets):
@@ -113,13 +132,14 @@ class Recovery:
                 port=port,
                 restore_command=feed.restore_command,
                 source_settings=self.chain.settings,
+                segment_size=self.chain.log.segment_size,
             )
             server = Server(
                 self.programs,
                 self.directory,
                 user=self.user,
                 log_path=self.log_path,
-                options=options,
+                options={**options, **more_options},
             )
             with feed, server:
                 session = _Session(self, server, feed, sockets, port, began_at)

@@ -91,11 +91,16 @@ def kept_settings() -> dict[str, str]:
     }
 
 
-def minimums(source_settings: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+def minimums(source_settings: Iterable[Mapping[str, Any]], segment_size: int) -> dict[str, str]:
     """The settings that must be at least what the source had while it wrote the log, from those
-    recorded with every recovery point of the chain."""
+    recorded with every recovery point of the chain; and room for two segments of its size."""
     known = list(source_settings)
-    return {
+    megabytes = segment_size >> 20
+    room = {
+        "min_wal_size": f"{max(80, 2 * megabytes)}MB",
+        "max_wal_size": f"{max(1024, 4 * megabytes)}MB",
+    }
+    return room | {
         name: str(max([least, *(int(s[name]) for s in known if s.get(name) is not None)]))
         for name, least in _MINIMUMS
     }
@@ -145,6 +150,7 @@ def recovery_overrides(
     port: int,
     restore_command: str,
     source_settings: Iterable[Mapping[str, Any]],
+    segment_size: int,
 ) -> dict[str, str]:
     """Settings for the command line of the recovering server, over everything the cluster's own
     files say. ``home`` holds our own postgresql.conf, pg_hba.conf and pg_ident.conf: the
@@ -182,7 +188,7 @@ def recovery_overrides(
         "log_timezone": "UTC",
         "datestyle": "ISO, YMD",
         **kept_settings(),
-        **minimums(source_settings),
+        **minimums(source_settings, segment_size),
         "restore_command": restore_command,
         **stop_point.settings(),
     }

@@ -18,7 +18,7 @@ from sqlbak.engines.port import RestoreOutcome, RestoreStep, RestoreTarget
 from sqlbak.engines.postgres.chain import Chain, check_target, checked_chain
 from sqlbak.engines.postgres.frames import FrameReader
 from sqlbak.engines.postgres.programs import Programs, find_programs, reachable_programs
-from sqlbak.engines.postgres.recovering import Recovery, TargetNotReached, socket_directory
+from sqlbak.engines.postgres.recovering import Recovery, socket_directory
 from sqlbak.engines.postgres.recovery import (
     MINIMAL_CONFIGURATION,
     MINIMAL_HBA,
@@ -39,8 +39,9 @@ from sqlbak.engines.postgres.unpack import (
     unpack_archive,
     write_file,
 )
+from sqlbak.engines.postgres.walfeed import TablespaceInTheWay
 from sqlbak.engines.postgres.walrecords import Record, TablespaceFinder
-from sqlbak.errors import Interrupted, RestoreFailed, ServerProgramMissing, TargetNotUsable
+from sqlbak.errors import Interrupted, RestoreFailed, ServerProgramMissing
 from sqlbak.model import LogPosition
 from sqlbak.progress import Progress
 from sqlbak.stopping import StopSignal
@@ -76,6 +77,7 @@ def restore_cluster(
     directory = target.directory.absolute()
     chain = checked_chain(steps, stop_at=stop_at, lineage=lineage, histories=histories)
     user = choose_user(directory)
+    existed = directory.is_dir()
     spool = min(chain.log_bytes, 2 * _SPOOL_BYTES) if target.start else chain.log_bytes
     segment = chain.log.segment_size
     check_target(directory, user=user, needed_bytes=chain.archives_bytes + spool + 2 * segment)
@@ -107,8 +109,8 @@ def restore_cluster(
             return restore.started(
                 stop_points, record, programs, target.port, dict(feed_options or {})
             )
-        except Interrupted:
-            clear_directory(directory)
+        except (Interrupted, TablespaceInTheWay):
+            clear_directory(directory, and_itself=not existed)
             raise
 
 
@@ -206,11 +208,7 @@ class _Restore:
             write_file(folder / name, content, self.user)
         for path_text in dict.fromkeys(created):
             if Path(path_text).exists():
-                raise TargetNotUsable(
-                    f"the log creates a tablespace at {path_text}, which exists on this machine; "
-                    "replaying that would empty it",
-                    hint="restore on another machine, or to an instant before it was created",
-                )
+                raise TablespaceInTheWay(path_text)
         settings = {
             **kept_settings(),
             "hot_standby": "on",
@@ -310,12 +308,7 @@ class _Restore:
             stop=self.stop,
             feed_options=feed_options,
         )
-        try:
-            reached = recovery.run(stop_points[0])
-        except TargetNotReached:
-            if len(stop_points) == 1:
-                raise
-            reached = recovery.run(stop_points[1])
+        reached = recovery.run_any(stop_points)
         self.progress.phase("start")
         supplied = self._supply_configuration()
         sockets = socket_directory(self.home, self.user)
@@ -349,7 +342,7 @@ class _Restore:
         )
 
     def _supply_configuration(self) -> list[str]:
-        values = minimums(self.chain.settings)
+        values = minimums(self.chain.settings, self.chain.log.segment_size)
         lines = [f"{name} = {value}\n" for name, value in values.items()]
         supplied = []
         for name, content in (
@@ -380,7 +373,8 @@ class _Restore:
             start({})
         except RestoreFailed as error:
             minimal = self.home / "postgresql.conf"
-            lines = [f"{n} = {v}\n" for n, v in minimums(self.chain.settings).items()]
+            values = minimums(self.chain.settings, self.chain.log.segment_size)
+            lines = [f"{name} = {value}\n" for name, value in values.items()]
             with contextlib.suppress(FileNotFoundError):
                 minimal.unlink()
             write_file(minimal, "".join(lines).encode(), self.user)

@@ -70,19 +70,19 @@ def empty_directory(directory: Path, user: ServerUser) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        clear_directory(directory)
-        if not existed:
-            directory.rmdir()
+        clear_directory(directory, and_itself=not existed)
         raise
 
 
-def clear_directory(directory: Path) -> None:
+def clear_directory(directory: Path, *, and_itself: bool) -> None:
     """Remove everything in a directory that this restore filled; links are not followed."""
     for child in directory.iterdir():
         if child.is_dir() and not child.is_symlink():
             shutil.rmtree(child, ignore_errors=True)
         else:
             child.unlink(missing_ok=True)
+    if and_itself:
+        directory.rmdir()
 
 
 def unpack_archive(

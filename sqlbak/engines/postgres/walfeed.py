@@ -23,11 +23,11 @@ from sqlbak.engines.postgres.frames import FrameReader
 from sqlbak.engines.postgres.server import ServerUser
 from sqlbak.engines.postgres.walrecords import TablespaceFinder
 from sqlbak.engines.postgres.walsource import WalChain
-from sqlbak.errors import RestoreFailed, SqlbakError
+from sqlbak.errors import RestoreFailed, SqlbakError, TargetNotUsable
 from sqlbak.progress import Progress
 from sqlbak.stopping import StopSignal
 
-__all__ = ["WalFeed"]
+__all__ = ["TablespaceInTheWay", "WalFeed"]
 
 _HISTORY = re.compile(r"([0-9A-F]{8})\.history")
 _BUDGET_BYTES = 1 << 30
@@ -59,6 +59,17 @@ while [ ! -e "$spool/failed" ]; do
 done
 exit 255
 """
+
+
+class TablespaceInTheWay(TargetNotUsable):
+    """The server asked for log that creates a tablespace, which would empty its directory."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(
+            f"the log creates a tablespace at {path}; replaying that would empty the directory on "
+            "this machine",
+            hint="restore to an instant before it was created, or from a full backup taken after",
+        )
 
 
 class WalFeed:
@@ -202,12 +213,7 @@ class WalFeed:
                 (self._spool / "ready" / ready).unlink(missing_ok=True)
         created = self._prepare(name, lsn)
         if created:
-            raise RestoreFailed(
-                f"the log creates a tablespace at {created[0]}; replaying that would empty the "
-                "directory on this machine",
-                hint="restore to an instant before it was created, or from a full backup taken "
-                "after it",
-            )
+            raise TablespaceInTheWay(created[0])
         self._next_lsn = lsn + self._chain.segment_size
         return True
 

@@ -90,6 +90,7 @@ class Recorder:
     cluster: Cluster
     steps: list[RestoreStep] = field(default_factory=list)
     histories: dict[str, bytes] = field(default_factory=dict)
+    _continues_on: LogPosition | None = None
 
     @property
     def engine(self) -> PostgresEngine:
@@ -105,11 +106,11 @@ class Recorder:
         self.steps.append(as_step(result, sink.streams))
         return self.steps[-1]
 
-    def log(self, since: LogPosition | None = None) -> RestoreStep:
+    def log(self) -> RestoreStep:
         sink = MemorySink()
-        result = self.engine.log(
-            since or self.steps[-1].point.position, sink, progress=NO_PROGRESS, stop=NEVER
-        )
+        since = self._continues_on or self.steps[-1].point.position
+        result = self.engine.log(since, sink, progress=NO_PROGRESS, stop=NEVER)
+        self._continues_on = result.continues_on
         self.histories.update(result.histories)
         self.steps.append(as_step(result, sink.streams))
         return self.steps[-1]
