@@ -22,6 +22,7 @@ from sqlbak.policy.schema import (
     SqlServerInstance,
     VaultSettings,
 )
+from sqlbak.policy.unsupported import unsupported_for
 from sqlbak.vault.holder import holder_name, is_known_dead
 from sqlbak.vault.layout import VAULT_KEY
 from sqlbak.vault.lease import Leases
@@ -150,12 +151,20 @@ class Fleet:
         return postgres_engine(settings.dsn.resolve(), slot_name=slot_name)
 
     def vault(self, instance: str) -> Vault:
-        """The vault of one instance, made if it does not exist yet."""
+        """The vault of one instance, made if it does not exist yet. FeatureUnsupported when its
+        settings ask for what this version does not do: then nothing is written there.
+        """
+        if problems := unsupported_for(self._configuration, instance):
+            raise FeatureUnsupported(
+                f"{instance} is not backed up as its policy asks: "
+                + "; ".join(problem.message for problem in problems),
+                hint="sqlbak validate names the lines",
+            )
         return self._open(self.policy(instance).vault, is_made=True)
 
     def points(self, instance: str) -> tuple[Point, ...]:
         """The recovery points of the instance's newest stored item, by listing; none yet: ()."""
-        stored = self._stored_in(self._open(self.policy(instance).vault, is_made=True), instance)
+        stored = self._stored_in(self.vault(instance), instance)
         catalogs = [each.catalog().points for each in stored]
         return max(catalogs, key=lambda points: max((p.id for p in points), default=""), default=())
 

@@ -51,6 +51,7 @@ def validate(context: typer.Context, config: Config = None, as_json: AsJson = Fa
         {
             "valid": True,
             "files": [str(file) for file in loaded.files],
+            "notes": list(loaded.unsupported),
             "instances": instances,
         }
     )
@@ -59,6 +60,8 @@ def validate(context: typer.Context, config: Config = None, as_json: AsJson = Fa
         ("instance", "engine", "policy", "vault", "next full", "next differential", "next log"),
         rows,
     )
+    for note in loaded.unsupported:
+        here.output.note(f"note: {note}")
 
 
 def _next(policy: Policy, kind: PointType, now: datetime) -> str | None:

@@ -16,7 +16,7 @@ from sqlbak.errors import ConfigurationInvalid
 from sqlbak.policy.explanation import did_you_mean
 from sqlbak.policy.problem import SettingProblem, quoted
 from sqlbak.policy.schema import Configuration
-from sqlbak.policy.sections import Entry, Sections, configuration_of
+from sqlbak.policy.sections import Entry, Sections, configuration_of, unsupported
 from sqlbak.policy.yaml_document import Location, YamlDocument, read_yaml
 
 __all__ = ["LoadedConfiguration", "load_configuration"]
@@ -29,11 +29,13 @@ _SECTIONS = ("vaults", "policies", "instances")
 @dataclass(frozen=True, slots=True)
 class LoadedConfiguration:
     """A valid configuration, the files that it came from, and the digest of what they mean
-    (SHA-256 in hex; comments, order and layout do not change it, nor do values of secrets)."""
+    (SHA-256 in hex; comments, order and layout do not change it, nor do values of secrets).
+    ``unsupported``: what it asks for and this version does not do, as ``file:line: …``."""
 
     configuration: Configuration
     files: tuple[Path, ...]
     digest: str
+    unsupported: tuple[str, ...] = ()
 
 
 def load_configuration(path: Path | str) -> LoadedConfiguration:
@@ -56,7 +58,12 @@ def load_configuration(path: Path | str) -> LoadedConfiguration:
     if not (sections.vaults or sections.policies or sections.instances or findings.found):
         findings.add(path, 1, "nothing is defined; write vaults:, policies: and instances:")
     findings.raise_if_any(files)
-    return LoadedConfiguration(configuration, files, _digest(configuration))
+    not_done = _Findings()
+    for entry, problem in unsupported(sections, configuration):
+        not_done.add_setting(entry, problem)
+    return LoadedConfiguration(
+        configuration, files, _digest(configuration), tuple(not_done.lines(files))
+    )
 
 
 @dataclass(slots=True)
@@ -74,13 +81,15 @@ class _Findings:
         dotted = _shown(".".join(map(str, location)))
         self.add(entry.file, entry.document.line_of(location), f"{dotted}: {problem.message}")
 
+    def lines(self, files: tuple[Path, ...]) -> list[str]:
+        """Them all as ``file:line: …``, in the order of the files."""
+        order = {file: index for index, file in enumerate(files)}
+        ordered = sorted(self.found, key=lambda each: (order.get(each[0], -1), each[1]))
+        return [f"{_shown(str(file))}:{line}: {message}" for file, line, message in ordered]
+
     def raise_if_any(self, files: tuple[Path, ...]) -> None:
         if self.found:
-            order = {file: index for index, file in enumerate(files)}
-            ordered = sorted(self.found, key=lambda each: (order.get(each[0], -1), each[1]))
-            raise ConfigurationInvalid(
-                [f"{_shown(str(file))}:{line}: {message}" for file, line, message in ordered]
-            )
+            raise ConfigurationInvalid(self.lines(files))
 
 
 def _files(path: Path, findings: _Findings) -> tuple[Path, ...]:

@@ -92,11 +92,17 @@ def configuration_of(sections: Sections) -> tuple[Configuration, Problems]:
     configuration = Configuration.model_construct(
         vaults=vaults, policies=policies, instances=instances
     )
+    return configuration, problems
+
+
+def unsupported(sections: Sections, configuration: Configuration) -> Problems:
+    """What this version does not carry out, with the entries that ask for it."""
+    found: Problems = []
     for problem in unsupported_settings(configuration):
         key, name, *rest = problem.location
         entry = sections.entries(str(key))[str(name)]
-        problems.append((entry, SettingProblem(tuple(rest), problem.message)))
-    return configuration, problems
+        found.append((entry, SettingProblem(tuple(rest), problem.message)))
+    return found
 
 
 def _named(entry: Entry) -> Iterator[SettingProblem]:

@@ -1,14 +1,22 @@
 """Settings that this version reads but does not carry out yet.
 
-Each is refused with what to do instead, so that nobody relies on protection that is not there.
+Policy files with them are valid, so that a file can be written for what is to come; but no backup
+is taken under such a setting, so that nobody relies on protection that is not there.
 """
 
 from __future__ import annotations
 
 from sqlbak.policy.problem import SettingProblem
-from sqlbak.policy.schema import Configuration, PostgresInstance, Redundancy, VaultSettings
+from sqlbak.policy.schema import (
+    DEFAULT_POLICY_NAME,
+    Configuration,
+    Policy,
+    PostgresInstance,
+    Redundancy,
+    VaultSettings,
+)
 
-__all__ = ["unsupported_settings"]
+__all__ = ["unsupported_for", "unsupported_settings"]
 
 
 def unsupported_settings(configuration: Configuration) -> list[SettingProblem]:
@@ -16,12 +24,12 @@ def unsupported_settings(configuration: Configuration) -> list[SettingProblem]:
 
     Differentials are not taken yet. Beside log backups that costs time in a restore and nothing
     else, so such a policy is carried out without them; where a PostgreSQL instance would rely on
-    differentials alone, the policy is refused.
+    differentials alone, that counts. ``soft_delete`` is kept by deleting nothing.
     """
     problems = [
         problem
         for name, vault in configuration.vaults.items()
-        for problem in _of_vault(("vaults", name), vault)
+        for problem in _of_vault(name, vault)
     ]
     used = {
         instance.policy
@@ -29,18 +37,36 @@ def unsupported_settings(configuration: Configuration) -> list[SettingProblem]:
         if isinstance(instance, PostgresInstance) and instance.policy in configuration.policies
     }
     problems += [
-        SettingProblem(
-            ("policies", name, "differential"),
-            "differential backups of PostgreSQL are not taken by this version, so nothing would "
-            "protect the time between two fulls; write log: 15m beside it",
-        )
+        problem
         for name, policy in configuration.policies.items()
-        if name in used and policy.differential is not None and policy.log is None
+        if name in used
+        for problem in _of_policy(name, policy)
     ]
     return problems
 
 
-def _of_vault(at: tuple[str, str], vault: VaultSettings) -> list[SettingProblem]:
+def unsupported_for(configuration: Configuration, instance: str) -> list[SettingProblem]:
+    """The same for one instance: nothing may be backed up while this is not empty."""
+    policy = configuration.policy_for(instance)
+    name = configuration.instances[instance].policy or DEFAULT_POLICY_NAME
+    return [
+        *_of_vault(policy.vault, configuration.vaults[policy.vault]),
+        *_of_policy(name, policy),
+    ]
+
+
+def _of_policy(name: str, policy: Policy) -> list[SettingProblem]:
+    if policy.differential is None or policy.log is not None:
+        return []
+    message = (
+        "differential backups of PostgreSQL are not taken by this version, so nothing would "
+        "protect the time between two fulls; write log: 15m beside it"
+    )
+    return [SettingProblem(("policies", name, "differential"), message)]
+
+
+def _of_vault(name: str, vault: VaultSettings) -> list[SettingProblem]:
+    at = ("vaults", name)
     problems = []
     if vault.redundancy is Redundancy.GEO:
         message = (
@@ -57,10 +83,4 @@ def _of_vault(at: tuple[str, str], vault: VaultSettings) -> list[SettingProblem]
             "let the store encrypt (the bucket's default encryption, or an encrypted disk)"
         )
         problems.append(SettingProblem((*at, "encryption"), message))
-    if vault.soft_delete is not None:
-        message = (
-            "soft delete is not done by this version; remove it, and let the store keep deleted "
-            "objects (bucket versioning)"
-        )
-        problems.append(SettingProblem((*at, "soft_delete"), message))
     return problems

@@ -8,6 +8,7 @@ from sqlbak.errors import ConfigurationInvalid
 from sqlbak.policy.loading import load_configuration
 from sqlbak.policy.schema import LogCadence, PostgresInstance, SqlServerInstance
 from sqlbak.policy.settings import LiteralDsn
+from sqlbak.policy.unsupported import unsupported_for
 from tests.policy.documents import MINIMAL, WHOLE, load, problems
 
 SECRET = "hunter2"
@@ -334,15 +335,22 @@ def test_two_vaults_in_one_place_are_refused(tmp_path: Path) -> None:
     [
         ("redundancy: geo, secondary: s3://other/prod", ["redundancy", "secondary"]),
         ("redundancy: local, encryption: {key: env:KEY}", ["encryption"]),
-        ("redundancy: local, soft_delete: 14d", ["soft_delete"]),
+        ("redundancy: local, soft_delete: 14d", []),
     ],
 )
-def test_protection_that_this_version_does_not_give_is_refused(
+def test_protection_that_this_version_does_not_give_is_named_with_its_line(
     tmp_path: Path, settings: str, lines: list[str]
 ) -> None:
-    found = problems(tmp_path, MINIMAL.replace("redundancy: local", settings))
-    assert [problem.split(": ")[1] for problem in found] == [f"vaults.main.{key}" for key in lines]
-    assert all("this version" in problem for problem in found)
+    file = tmp_path / "policies.yaml"
+    file.write_text(MINIMAL.replace("redundancy: local", settings))
+    loaded = load_configuration(file)
+    found = [problem.split(": ") for problem in loaded.unsupported]
+    assert [problem[1] for problem in found] == [f"vaults.main.{key}" for key in lines]
+    assert all(problem[0].startswith(f"{file}:") for problem in found)
+    assert all("this version" in problem for problem in loaded.unsupported)
+    (instance,) = loaded.configuration.instances
+    named = unsupported_for(loaded.configuration, instance)
+    assert [problem.location[-1] for problem in named] == lines
 
 
 @pytest.mark.parametrize(
@@ -363,11 +371,11 @@ def test_settings_of_protection_are_checked_nevertheless(
     assert not any(SECRET in problem for problem in found)
 
 
-def test_a_policy_that_relies_on_differentials_alone_is_refused_for_postgres(
+def test_a_policy_that_relies_on_differentials_alone_is_named_for_postgres(
     tmp_path: Path,
 ) -> None:
-    (problem,) = problems(tmp_path, WHOLE.replace("    log: 15m\n", ""))
-    assert problem.startswith("10: policies.gold.differential: ")
+    (problem,) = load(tmp_path, WHOLE.replace("    log: 15m\n", "")).unsupported
+    assert ":10: policies.gold.differential: " in problem
     assert "log: 15m" in problem
 
 
