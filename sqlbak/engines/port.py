@@ -179,10 +179,18 @@ class Engine(Protocol):
         """A full backup that restores to its own end without any log."""
 
     def log(
-        self, since: LogPosition, sink: PayloadSink, *, progress: Progress, stop: StopSignal
+        self,
+        since: LogPosition,
+        sink: PayloadSink,
+        *,
+        progress: Progress,
+        stop: StopSignal,
+        since_facts: Mapping[str, Any] | None = None,
     ) -> BackupResult:
         """The log from ``since`` to now. LogChainBroken when the server no longer has it, or is
-        on a lineage that does not descend from ``since``."""
+        on a lineage that does not descend from ``since``. ``since_facts``: the facts of the
+        recovery point that ended there, by which the engine proves that the server's log is still
+        the same one."""
 
     def oldest_log(self) -> LogPosition | None:
         """The oldest position from which ``log`` can still start; None: nothing is held."""

@@ -9,15 +9,19 @@ from __future__ import annotations
 import os
 import secrets
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any
 
 from sqlbak.engines.port import BackupResult, Engine, Inspection, PayloadSink, Severity
 from sqlbak.errors import (
+    EngineError,
     FeatureUnsupported,
     Interrupted,
     LogChainBroken,
+    ObjectDamaged,
+    ObjectNotFound,
     ServerNotReady,
     SqlbakError,
 )
@@ -155,38 +159,85 @@ def _full(run: _Run, lease: Lease) -> Point:
     point, _ = _take(run, lease, PointType.FULL, stream)
     # Where the log goes on from tells what the server may discard: after a first full everything
     # before its end, else nothing that the next log backup still has to fetch.
-    start = next_log_start(run.vault.catalog(run.item).points, run.engine.oldest_log())
-    if start is not None:
-        run.engine.acknowledge(start)
+    try:
+        start = next_log_start(run.vault.catalog(run.item).points, run.engine.oldest_log())
+        if start is not None:
+            run.engine.acknowledge(start)
+    except EngineError as error:
+        run.notes.append(_untold(error))
     return point
+
+
+def _untold(error: EngineError) -> str:
+    """The point is in the vault; that the server keeps log a while longer is no failure."""
+    return (
+        f"the server could not be told that it may discard log: {error.message}; "
+        "the next log backup tells it"
+    )
 
 
 def _log_or_full(run: _Run, lease: Lease, points: tuple[Point, ...]) -> tuple[Point, ...]:
     if not any(point.type is PointType.FULL for point in points):
         return (_healed(run, "there is no full backup yet"),)
-    start = next_log_start(points, run.engine.oldest_log())
-    if start is None:
+    base = _log_base(run, points)
+    if base is None:
         return (_healed(run, "the server no longer holds the log since the last backup"),)
-    try:
-        return _logs(run, lease, start)
-    except LogChainBroken as broken:
-        return (_healed(run, broken.message),)
-
-
-def _logs(run: _Run, lease: Lease, start: LogPosition) -> tuple[Point, ...]:
-    """Log from ``start`` to now: one point for each lineage that it crosses."""
     made: list[Point] = []
+    try:
+        _logs(run, lease, *base, made)
+    except LogChainBroken as broken:
+        made.append(_healed(run, broken.message))
+    return tuple(made)
+
+
+def _log_base(
+    run: _Run, points: tuple[Point, ...]
+) -> tuple[LogPosition, Mapping[str, Any] | None] | None:
+    """Where the log goes on, and the facts of the recovery point that ended there, by which the
+    engine knows the log again. A point whose manifest is damaged carries no further log: none of
+    it could ever be restored."""
+    oldest = run.engine.oldest_log()
+    candidates = list(points)
+    while (start := next_log_start(candidates, oldest)) is not None:
+        point = next(one for one in candidates if one.position == start)
+        try:
+            return start, run.vault.manifest(run.item.id, point.id).facts
+        except (ObjectDamaged, ObjectNotFound) as error:
+            run.notes.append(f"no log can continue {point.id}: {error.message}")
+            candidates.remove(point)
+    return None
+
+
+def _logs(
+    run: _Run,
+    lease: Lease,
+    start: LogPosition,
+    facts: Mapping[str, Any] | None,
+    made: list[Point],
+) -> None:
+    """Log from ``start`` to now into ``made``: one point for each lineage that it crosses."""
     since: LogPosition | None = start
     while since is not None:
-        begin = since
+        begin, known = since, facts if since == start else None
 
-        def stream(sink: PayloadSink, _label: str, begin: LogPosition = begin) -> BackupResult:
-            return run.engine.log(begin, sink, progress=run.progress, stop=run.stop)
+        def stream(
+            sink: PayloadSink,
+            _label: str,
+            begin: LogPosition = begin,
+            known: Mapping[str, Any] | None = known,
+        ) -> BackupResult:
+            return run.engine.log(
+                begin, sink, since_facts=known, progress=run.progress, stop=run.stop
+            )
 
         point, since = _take(run, lease, PointType.LOG, stream)
         made.append(point)
-        run.engine.acknowledge(since or point.position)
-    return tuple(made)
+        try:
+            run.engine.acknowledge(since or point.position)
+        except LogChainBroken:
+            raise
+        except EngineError as error:
+            run.notes.append(_untold(error))
 
 
 def _healed(run: _Run, why: str) -> Point:
