@@ -39,7 +39,8 @@ def did_you_mean(wrong: str, choices: Iterable[str]) -> str:
     close = get_close_matches(wrong.lower(), names, n=1, cutoff=0.6)
     if close:
         return f"did you mean {quoted(close[0])}?"
-    return f"choices: {', '.join(names)}" if names else "none is defined"
+    shown = [name if name.isprintable() else ascii(name)[1:-1] for name in names]
+    return f"choices: {', '.join(shown)}" if names else "none is defined"
 
 
 def _message(model: type[BaseModel], error: ErrorDetails, location: tuple[int | str, ...]) -> str:

@@ -145,6 +145,7 @@ def test_a_document_with_one_part_missing(path: tuple[Any, ...]) -> None:
 
 
 @given(st.integers(0, len(WHOLE)), st.integers(0, 30), st.text(max_size=10))
+@example(81, 0, "0000\ud7fc")
 @settings(deadline=None, max_examples=300)
 def test_a_document_with_a_damaged_place(start: int, length: int, instead: str) -> None:
     answer((WHOLE[:start] + instead + WHOLE[start + length :]).encode())
