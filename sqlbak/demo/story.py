@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 import subprocess
 import sys
 import threading
@@ -185,7 +186,7 @@ def _covers(place: Place, moment: datetime) -> bool:
 
 def _restore(place: Place, to: str, say: Say) -> dict[str, Any]:
     words = ["restore", "bank", "--to", to, "--into", str(place.restored), "--start"]
-    shown = ["sqlbak", "--config", _short(place.policies), *words]
+    shown = [_program(), "--config", _short(place.policies), *words]
     say(f"$ {shlex.join(shown)}")
     command = [sys.executable, "-m", "sqlbak", "--config", str(place.policies), *words]
     command += ["--pg-bin", str(place.programs.directory), "--json", "--quiet"]
@@ -223,7 +224,7 @@ def _show(place: Place, target: datetime, dropped_at: datetime, say: Say) -> Non
 
 def _invite(place: Place, to: str, say: Say) -> None:
     say("try next:")
-    config = ["sqlbak", "--config", _short(place.policies)]
+    config = [_program(), "--config", _short(place.policies)]
     again = ["restore", "--to", to, "--into", _short(place.root / "again")]
     tries: Sequence[Sequence[str]] = (
         ["windows"],
@@ -234,6 +235,12 @@ def _invite(place: Place, to: str, say: Say) -> None:
     )
     for words in tries:
         say("  " + shlex.join([*config, *words]))
+
+
+def _program() -> str:
+    """The program as a reader would type it: its path where it is not on PATH."""
+    here = Path(sys.argv[0]).absolute()
+    return "sqlbak" if shutil.which("sqlbak") == str(here) else _short(here)
 
 
 def _short(path: Path) -> str:
