@@ -21,7 +21,7 @@ from sqlbak.errors import (
 )
 from sqlbak.stopping import StopSignal
 from sqlbak.vault.retry import NO_RETRY, Retry, RetryingStore, RetryPolicy
-from sqlbak.vault.s3_client import S3Bucket, make_client
+from sqlbak.vault.s3_client import S3Bucket, S3Options, make_client
 from sqlbak.vault.s3_store import S3Store
 from tests.vault.conftest import fresh_bucket
 from tests.vault.faulty_proxy import Fault, FaultyProxy, faulty_proxy
@@ -41,14 +41,20 @@ class Bench:
     def __init__(self, server: S3Server, proxy: FaultyProxy) -> None:
         self.proxy = proxy
         self.direct = fresh_bucket(server)
-        options = replace(server.options, endpoint=proxy.endpoint, read_timeout_seconds=1.5)
-        self.bucket = S3Bucket(make_client(options), self.direct.name, self.direct.prefix)
+        self.options = replace(server.options, endpoint=proxy.endpoint)
+        self.bucket = self._bucket(self.options)
+
+    def _bucket(self, options: S3Options) -> S3Bucket:
+        return S3Bucket(make_client(options), self.direct.name, self.direct.prefix)
 
     def store(self, retry: Retry = QUICK) -> RetryingStore:
         return RetryingStore(S3Store(self.bucket, retry=retry, part_size=lambda _: PART), retry)
 
     def fail(self, operation: str, *answers: tuple[int, str] | str, times: int = 1) -> None:
         for answer in answers:
+            if answer == "stall":
+                self.bucket.client.close()
+                self.bucket = self._bucket(replace(self.options, read_timeout_seconds=2))
             if isinstance(answer, str):
                 fault = Fault(operation, answer, times=times)  # type: ignore[arg-type]
             else:
