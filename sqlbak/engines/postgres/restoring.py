@@ -29,7 +29,13 @@ from sqlbak.engines.postgres.recovery import (
     minimums,
     without_block,
 )
-from sqlbak.engines.postgres.server import ServerUser, choose_user, free_port, start_and_leave
+from sqlbak.engines.postgres.server import (
+    ServerUser,
+    choose_user,
+    free_port,
+    is_port_free,
+    start_and_leave,
+)
 from sqlbak.engines.postgres.timelines import format_lsn
 from sqlbak.engines.postgres.unpack import (
     clear_directory,
@@ -41,7 +47,7 @@ from sqlbak.engines.postgres.unpack import (
 )
 from sqlbak.engines.postgres.walfeed import TablespaceInTheWay
 from sqlbak.engines.postgres.walrecords import Record, TablespaceFinder
-from sqlbak.errors import Interrupted, RestoreFailed, ServerProgramMissing
+from sqlbak.errors import Interrupted, RestoreFailed, ServerProgramMissing, TargetNotUsable
 from sqlbak.model import LogPosition
 from sqlbak.progress import Progress
 from sqlbak.stopping import StopSignal
@@ -81,6 +87,10 @@ def restore_cluster(
     spool = min(chain.log_bytes, 2 * _SPOOL_BYTES) if target.start else chain.log_bytes
     segment = chain.log.segment_size
     check_target(directory, user=user, needed_bytes=chain.archives_bytes + spool + 2 * segment)
+    if target.start and target.port is not None and not is_port_free(target.port):
+        raise TargetNotUsable(
+            f"port {target.port} of localhost is taken", hint="name another one, or none"
+        )
     programs: Programs | None = None
     try:
         programs = find_programs(chain.major, explicit=target.program_dir)

@@ -30,6 +30,7 @@ __all__ = [
     "choose_user",
     "free_port",
     "initialise",
+    "is_port_free",
     "last_complaint",
     "socket_directory_fits",
     "start_and_leave",
@@ -150,6 +151,17 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def is_port_free(port: int) -> bool:
+    """Whether a server could listen on that TCP port of localhost at this moment."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
 
 
 def socket_directory_fits(directory: Path) -> bool:

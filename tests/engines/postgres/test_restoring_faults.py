@@ -86,6 +86,14 @@ def test_a_target_that_is_not_empty_is_refused_and_left_alone(
     assert [path.name for path in target.iterdir()] == ["precious"]
 
 
+def test_a_port_that_is_taken_is_refused_before_anything_is_written(
+    recorded: Recorder, home: Path
+) -> None:
+    with pytest.raises(TargetNotUsable, match="is taken"):
+        restore(recorded.steps, home / "data", start=True, port=recorded.cluster.port)
+    assert not (home / "data").exists()
+
+
 def test_an_instant_before_the_base_s_end_is_refused(recorded: Recorder, home: Path) -> None:
     reachable_from = recorded.steps[0].point.reachable_from
     assert reachable_from is not None
