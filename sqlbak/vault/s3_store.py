@@ -103,11 +103,15 @@ class S3Store:
             answer = self._get(check_key(key), {"Range": f"bytes={start}-{start + length - 1}"})
         except _RangeBeyondEnd:
             return b""
-        # "bytes 0-99/1234"; a server that knows no ranges sends everything, without this header.
+        # "bytes 0-99/1234"
         _, _, total = answer.get("ContentRange", "").rpartition("/")
-        if not total.isdecimal():
+        if total.isdecimal():
+            return self._body(key, answer, min(length, int(total) - start))
+        if answer["ResponseMetadata"]["HTTPStatusCode"] == 200:
+            # A server that knows no ranges sends everything.
             return self._body(key, answer, answer["ContentLength"])[start : start + length]
-        return self._body(key, answer, min(length, int(total) - start))
+        answer["Body"].close()
+        raise StoreUnreachable(f"GetObject of {key} in bucket {self._bucket.name}: unclear range")
 
     def head(self, key: str) -> ObjectInfo:
         """See ObjectStore.head."""

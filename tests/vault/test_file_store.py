@@ -9,8 +9,10 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -29,6 +31,7 @@ from sqlbak.errors import (
 from sqlbak.vault.file_errors import store_error
 from sqlbak.vault.file_places import FilePlaces
 from sqlbak.vault.file_store import FileStore
+from sqlbak.vault.file_writer import FileWriter
 
 
 @pytest.fixture
@@ -147,6 +150,57 @@ class TestTags:
             etag = store.replace("lease", b"%d" % number, if_match=etag).etag
             seen.add(etag)
         assert len(seen) == 5
+
+    def test_objects_made_within_one_tick_of_the_clock_differ(
+        self, store: FileStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        write, now_ns = os.write, time.time_ns()
+
+        def write_within_the_tick(descriptor: int, data: memoryview) -> int:
+            count = write(descriptor, data)
+            os.utime(descriptor, ns=(now_ns, now_ns))
+            return count
+
+        monkeypatch.setattr(os, "write", write_within_the_tick)
+        seen = set()
+        for _ in range(30):
+            seen.add(store.put("lease", b"x").etag)
+            store.delete(["lease"])
+        assert len(seen) == 30
+
+    def test_nobody_replaces_between_the_look_and_the_deed(
+        self, store: FileStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        etag = store.put("lease", b"free").etag
+        looked, go_on = threading.Event(), threading.Event()
+        stamp_after = FileWriter._stamp_after
+
+        def pause(self: FileWriter, before: os.stat_result) -> None:
+            if threading.current_thread().name == "slow":
+                looked.set()
+                go_on.wait()
+            stamp_after(self, before)
+
+        monkeypatch.setattr(FileWriter, "_stamp_after", pause)
+        won: list[str] = []
+
+        def replace() -> None:
+            name = threading.current_thread().name
+            with suppress(PreconditionFailed):
+                store.replace("lease", name.encode(), if_match=etag)
+                won.append(name)
+
+        slow = threading.Thread(target=replace, name="slow")
+        fast = threading.Thread(target=replace, name="fast")
+        slow.start()
+        looked.wait()
+        fast.start()
+        fast.join(0.3)
+        go_on.set()
+        slow.join()
+        fast.join()
+        assert won == ["slow"]
+        assert store.get("lease") == b"slow"
 
     def test_no_object_is_from_the_future(self, store: FileStore) -> None:
         for number in range(5):

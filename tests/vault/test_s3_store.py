@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import threading
 from collections.abc import Iterator
@@ -424,6 +425,37 @@ def test_an_answer_that_shows_other_bytes_is_damage(
     with pytest.raises(ObjectDamaged, match="arrived damaged"):
         store.put("k", b"bytes that were sent")
     store.close()
+
+
+@pytest.mark.s3
+class TestRanges:
+    def read(
+        self, moto: S3Server, monkeypatch: pytest.MonkeyPatch, status: int, told: str
+    ) -> bytes:
+        store = S3Store(fresh_bucket(moto))
+        answer = {
+            "Body": io.BytesIO(b"0123456789"),
+            "ContentLength": 10,
+            "ContentRange": told,
+            "ResponseMetadata": {"HTTPStatusCode": status},
+        }
+        monkeypatch.setattr(store, "_get", lambda *_: answer)
+        try:
+            return store.read("k", 2, 20)
+        finally:
+            store.close()
+
+    def test_everything_instead_of_a_range_is_cut(
+        self, moto: S3Server, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert self.read(moto, monkeypatch, 200, "") == b"23456789"
+
+    @pytest.mark.parametrize("told", ["bytes 2-21/100", "bytes 2-11/*", ""])
+    def test_fewer_bytes_than_there_are_is_never_an_answer(
+        self, moto: S3Server, monkeypatch: pytest.MonkeyPatch, told: str
+    ) -> None:
+        with pytest.raises(StoreUnreachable):
+            self.read(moto, monkeypatch, 206, told)
 
 
 @pytest.mark.s3
