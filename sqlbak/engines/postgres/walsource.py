@@ -98,8 +98,10 @@ class WalChain:
                     f"the log between {format_lsn(end)} and {format_lsn(first)} is missing "
                     f"before recovery point {point.id}"
                 )
+            # Log from before the base began is of no use: restores start in its first segment.
             first = max(first, self._pieces[0].first)
-            self._cut(first)
+            if last > first:
+                self._cut(first)
         elif not is_full:
             raise RestoreFailed(f"the chain begins with {point.id}, which is no full backup")
         if last > first:
@@ -109,11 +111,9 @@ class WalChain:
     def _cut(self, lsn: int) -> None:
         """Later recovery points win: after a fork, what an earlier one holds may be another's."""
         while self._pieces and self._pieces[-1].first >= lsn:
-            if len(self._pieces) == 1:
-                break
             self._pieces.pop()
-        piece = self._pieces[-1]
-        if piece.last > lsn > piece.first:
+        if self._pieces and self._pieces[-1].last > lsn:
+            piece = self._pieces[-1]
             self._pieces[-1] = _Piece(piece.first, lsn, piece.source, piece.offset)
 
     def read(self, frames: FrameReader, first: int, last: int) -> Iterator[memoryview]:
