@@ -158,9 +158,12 @@ def _full(run: _Run, lease: Lease) -> Point:
 
     point, _ = _take(run, lease, PointType.FULL, stream)
     # Where the log goes on from tells what the server may discard: after a first full everything
-    # before its end, else nothing that the next log backup still has to fetch.
+    # before its end, else nothing that the next log backup still has to fetch. Where no log
+    # backups are taken, nothing else ever would let it discard anything.
     try:
-        start = next_log_start(run.vault.catalog(run.item).points, run.engine.oldest_log())
+        start: LogPosition | None = point.position
+        if run.fleet.policy(run.item.instance).log is not None:
+            start = next_log_start(run.vault.catalog(run.item).points, run.engine.oldest_log())
         if start is not None:
             run.engine.acknowledge(start)
     except EngineError as error:

@@ -13,10 +13,11 @@ def next_log_start(points: Sequence[Point], oldest: LogPosition | None) -> LogPo
     """The position that continues the item's log, or None when only a full can.
 
     ``oldest`` is the oldest position that the server can still send. On its lineage the end of
-    the last log is preferred, so that the chain stays whole across fulls; when the server no
-    longer has the log from there, a later full's end begins a new chain. On a lineage that the
-    vault does not know yet, the newest point of all is offered and the engine decides whether it
-    is an ancestor.
+    the last log is preferred, so that the chain stays whole across fulls. When there is none, or
+    the server no longer has the log from there, the first full's end from which it has begins a
+    chain: the first, so that what lies between two fulls can be restored too. On a lineage that
+    the vault does not know yet, the newest point of all is offered and the engine decides whether
+    it is an ancestor.
     """
     if oldest is None:
         return None
@@ -25,8 +26,9 @@ def next_log_start(points: Sequence[Point], oldest: LogPosition | None) -> LogPo
     if not here:
         newest = max(kept, key=lambda point: (point.finished_at, point.last_lsn), default=None)
         return None if newest is None else newest.position
-    for wanted in (PointType.LOG, PointType.FULL):
-        ends = [point.last_lsn for point in here if point.type is wanted]
-        if ends and max(ends) >= oldest.lsn:
-            return LogPosition(oldest.lineage, max(ends))
-    return None
+    logs = [point.last_lsn for point in here if point.type is PointType.LOG]
+    if logs and max(logs) >= oldest.lsn:
+        return LogPosition(oldest.lineage, max(logs))
+    fulls = [point.last_lsn for point in here if point.type is PointType.FULL]
+    held = [end for end in fulls if end >= oldest.lsn]
+    return LogPosition(oldest.lineage, min(held)) if held else None

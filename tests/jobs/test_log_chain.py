@@ -20,6 +20,11 @@ def test_the_first_log_begins_where_the_first_full_ends() -> None:
     assert next_log_start([FULL], LogPosition("1", 100)) == LogPosition("1", 200)
 
 
+def test_before_the_first_log_what_lies_between_two_fulls_is_not_given_up() -> None:
+    points = [FULL, point(PointType.FULL, 300, 400)]
+    assert next_log_start(points, LogPosition("1", 100)) == LogPosition("1", 200)
+
+
 def test_a_full_in_between_does_not_break_the_chain_of_logs() -> None:
     points = [FULL, point(PointType.LOG, 200, 300), point(PointType.FULL, 250, 400)]
     assert next_log_start(points, LogPosition("1", 300)) == LogPosition("1", 300)
