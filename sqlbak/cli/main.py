@@ -26,7 +26,7 @@ from sqlbak.cli import (
     vaults,
 )
 from sqlbak.cli.output import Output
-from sqlbak.cli.session import AsJson, Config, Quiet
+from sqlbak.cli.session import AsJson, Quiet, RootConfig
 from sqlbak.errors import Interrupted, SqlbakError, UsageError
 
 __all__ = ["app", "main"]
@@ -60,7 +60,7 @@ def _print_version(value: bool) -> None:
 @app.callback()
 def _root(
     context: typer.Context,
-    config: Config = None,
+    config: RootConfig = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
     version: Annotated[  # noqa: ARG001 - acts in its callback

@@ -12,18 +12,16 @@ from sqlbak.cli.output import Output
 from sqlbak.fleet import Fleet
 from sqlbak.policy.loading import LoadedConfiguration, load_configuration
 
-__all__ = ["AsJson", "Config", "Item", "PgBin", "Quiet", "Session", "session"]
+__all__ = ["AsJson", "Config", "Item", "PgBin", "Quiet", "RootConfig", "Session", "session"]
 
 DEFAULT_CONFIG = Path("policies")
 
-Config = Annotated[
+_CONFIG_HELP = "Policy file or folder of policy files (default: $SQLBAK_CONFIG, else ./policies)."
+Config = Annotated[Path | None, typer.Option("--config", metavar="PATH", help=_CONFIG_HELP)]
+# Only before the command: there the variable stands behind what is written in either place.
+RootConfig = Annotated[
     Path | None,
-    typer.Option(
-        "--config",
-        envvar="SQLBAK_CONFIG",
-        metavar="PATH",
-        help="Policy file or folder of policy files (default: ./policies).",
-    ),
+    typer.Option("--config", envvar="SQLBAK_CONFIG", metavar="PATH", help=_CONFIG_HELP),
 ]
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print one JSON document on stdout, text on stderr.")

@@ -62,7 +62,7 @@ def test_the_first_full_is_taken_at_once_and_sigterm_ends_it_cleanly(site: Site)
     with service(site) as process:
         until(lambda: manifests(site))
         events = end(process)
-    assert [event["event"] for event in events][0] == "policies loaded"
+    assert events[0]["event"] == "policies loaded"
     done = [event for event in events if event["event"] == "backup done"]
     assert [event["type"] for event in done] == ["full"]
     assert events[-1]["event"] == "stopped"
