@@ -170,9 +170,9 @@ def _check_instant(steps: Sequence[RestoreStep], stop_at: datetime | None) -> No
         )
 
 
-def check_target(directory: Path, *, user: ServerUser, needed_bytes: int) -> None:
-    """TargetNotUsable unless ``directory`` is absent or empty, can be written and is large
-    enough. Nothing is changed."""
+def check_target(directory: Path, *, user: ServerUser, needed_bytes: int, is_started: bool) -> None:
+    """TargetNotUsable unless ``directory`` is absent or empty, can be written, is large enough
+    and, where the server is to be started, can be reached by ``user``. Nothing is changed."""
     if directory.is_symlink() or (directory.exists() and not directory.is_dir()):
         raise TargetNotUsable(f"{directory} is not a directory")
     if directory.is_dir() and (names := sorted(os.listdir(directory))):  # noqa: PTH208
@@ -186,7 +186,8 @@ def check_target(directory: Path, *, user: ServerUser, needed_bytes: int) -> Non
         place = place.parent
     if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
         raise TargetNotUsable(f"{place} cannot be written, so {directory} cannot be made there")
-    user.check_reaches(directory)
+    if is_started:
+        user.check_reaches(directory)
     free = shutil.disk_usage(place).free
     if free < needed_bytes + _SPARE_BYTES:
         raise TargetNotUsable(
