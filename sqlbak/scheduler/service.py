@@ -213,8 +213,12 @@ class Service:
                 self._state.known.pop(job.instance, None)
 
     def _is_still_due(self, fleet: Fleet, job: DueJob, points: tuple[Point, ...]) -> bool:
+        """Asked under the lease, with the points of the very cluster that answers now. Where the
+        server was replaced by another, it has no full yet: the log backup then becomes one.
+        """
         protected = Protected(job.instance, fleet.policy(job.instance), points)
-        return any(again.type is job.type for again in self._decide([protected], self._now()))
+        again = {one.type for one in self._decide([protected], self._now())}
+        return job.type in again or (job.type is PointType.LOG and bool(again))
 
     def _done(self, job: DueJob, outcome: BackupOutcome, seconds: float) -> None:
         with self._state.lock:
