@@ -92,12 +92,13 @@ class Chain:
         """How recovery may be told to stop, the first choice first, and the last record.
 
         A time only works while a later commit lies in the log (recoveryStopsBefore looks at
-        nothing else). A full alone has none, and stands for its own end; so does a chain that is
-        proven to cover ``stop_at`` and holds nothing later.
+        nothing else); where none does, the chain's end is that state. It is not the first choice
+        even for a full alone: clients may have committed between the clock that was read for its
+        end and that end.
         """
         record = self.last_record(frames)
         to_end = StopPoint(self.log.timeline, lsn=record.start, no_later_than=stop_at)
-        if stop_at is None or len(self.steps) == 1:
+        if stop_at is None:
             return (to_end,), record
         to_time = StopPoint(self.log.timeline, time=stop_at, no_later_than=stop_at)
         return (to_time, to_end), record
