@@ -23,6 +23,7 @@ from sqlbak.policy.schema import (
     VaultSettings,
 )
 from sqlbak.policy.unsupported import unsupported_for
+from sqlbak.stopping import NEVER, StopSignal
 from sqlbak.vault.holder import holder_name, is_known_dead
 from sqlbak.vault.layout import VAULT_KEY
 from sqlbak.vault.lease import Leases
@@ -56,10 +57,14 @@ class StoredItem:
 
 
 class Fleet:
-    """The configured instances with their engines and vaults. Thread-safe; close it after use."""
+    """The configured instances with their engines and vaults. Thread-safe; close it after use.
 
-    def __init__(self, configuration: Configuration) -> None:
+    ``stop`` ends the waits between attempts to reach a store.
+    """
+
+    def __init__(self, configuration: Configuration, *, stop: StopSignal = NEVER) -> None:
         self._configuration = configuration
+        self._stop = stop
         self._vaults: dict[str, Vault] = {}
         self._leases: dict[str, Leases] = {}
         self._lock = threading.Lock()
@@ -210,7 +215,7 @@ class Fleet:
 
     def store(self, vault_name: str) -> ObjectStore:
         """The bare store of a configured vault; the caller closes it. SecretUnavailable."""
-        return _store_of(self._configuration.vaults[vault_name])
+        return _store_of(self._configuration.vaults[vault_name], self._stop)
 
     def leases(self, instance: str) -> Leases:
         """The leases of the instance's vault, as this process sees them."""
@@ -229,7 +234,7 @@ class Fleet:
         if vault is not None:
             return vault
         settings = self._configuration.vaults[name]
-        store = _store_of(settings)
+        store = _store_of(settings, self._stop)
         try:
             vault = _made(store, settings) if is_made else open_vault(store)
         except BaseException:
@@ -251,10 +256,10 @@ def _made(store: ObjectStore, settings: VaultSettings) -> Vault:
     return create_vault(store, redundancy=settings.redundancy.value, now=datetime.now(UTC))
 
 
-def _store_of(settings: VaultSettings) -> ObjectStore:
+def _store_of(settings: VaultSettings, stop: StopSignal) -> ObjectStore:
     s3 = settings.s3
     if s3 is None:
-        return open_store(settings.url)
+        return open_store(settings.url, stop=stop)
     return open_store(
         settings.url,
         S3Options(
@@ -266,4 +271,5 @@ def _store_of(settings: VaultSettings) -> ObjectStore:
             secret_key=None if s3.secret_key is None else s3.secret_key.resolve(),
             session_token=None if s3.session_token is None else s3.session_token.resolve(),
         ),
+        stop=stop,
     )

@@ -103,7 +103,7 @@ class Service:
         loaded = self._watch.poll()
         if loaded is None:
             return
-        fleet = Fleet(loaded.configuration)
+        fleet = Fleet(loaded.configuration, stop=self._abort)
         before, self._fleet = self._fleet, fleet
         with self._state.lock:
             self._state.known.clear()
