@@ -29,6 +29,7 @@ from sqlbak.vault.layout import VAULT_KEY
 from sqlbak.vault.lease import Leases
 from sqlbak.vault.opening import S3Options, open_store
 from sqlbak.vault.probe import probe, require
+from sqlbak.vault.retry import RetryPolicy
 from sqlbak.vault.store import ObjectStore
 from sqlbak.vault.vault import Vault, create_vault, open_vault
 
@@ -59,11 +60,19 @@ class StoredItem:
 class Fleet:
     """The configured instances with their engines and vaults. Thread-safe; close it after use.
 
-    ``stop`` ends the waits between attempts to reach a store.
+    ``retries`` says how often an unreachable store is tried again (None: the store's default), and
+    ``stop`` ends the waits in between.
     """
 
-    def __init__(self, configuration: Configuration, *, stop: StopSignal = NEVER) -> None:
+    def __init__(
+        self,
+        configuration: Configuration,
+        *,
+        retries: RetryPolicy | None = None,
+        stop: StopSignal = NEVER,
+    ) -> None:
         self._configuration = configuration
+        self._retries = retries
         self._stop = stop
         self._vaults: dict[str, Vault] = {}
         self._leases: dict[str, Leases] = {}
@@ -215,7 +224,7 @@ class Fleet:
 
     def store(self, vault_name: str) -> ObjectStore:
         """The bare store of a configured vault; the caller closes it. SecretUnavailable."""
-        return _store_of(self._configuration.vaults[vault_name], self._stop)
+        return self._store_of(self._configuration.vaults[vault_name])
 
     def leases(self, instance: str) -> Leases:
         """The leases of the instance's vault, as this process sees them."""
@@ -234,7 +243,7 @@ class Fleet:
         if vault is not None:
             return vault
         settings = self._configuration.vaults[name]
-        store = _store_of(settings, self._stop)
+        store = self._store_of(settings)
         try:
             vault = _made(store, settings) if is_made else open_vault(store)
         except BaseException:
@@ -246,6 +255,25 @@ class Fleet:
             store.close()
         return kept
 
+    def _store_of(self, settings: VaultSettings) -> ObjectStore:
+        s3 = settings.s3
+        if s3 is None:
+            return open_store(settings.url, policy=self._retries, stop=self._stop)
+        return open_store(
+            settings.url,
+            S3Options(
+                endpoint=s3.endpoint,
+                region=s3.region,
+                addressing=s3.addressing,
+                ca_bundle=s3.ca_file,
+                access_key=None if s3.access_key is None else s3.access_key.resolve(),
+                secret_key=None if s3.secret_key is None else s3.secret_key.resolve(),
+                session_token=None if s3.session_token is None else s3.session_token.resolve(),
+            ),
+            policy=self._retries,
+            stop=self._stop,
+        )
+
 
 def _made(store: ObjectStore, settings: VaultSettings) -> Vault:
     """Open the vault, or make it in a store that proves that it can hold one."""
@@ -254,22 +282,3 @@ def _made(store: ObjectStore, settings: VaultSettings) -> Vault:
     except ObjectNotFound:
         require(probe(store), store.url)
     return create_vault(store, redundancy=settings.redundancy.value, now=datetime.now(UTC))
-
-
-def _store_of(settings: VaultSettings, stop: StopSignal) -> ObjectStore:
-    s3 = settings.s3
-    if s3 is None:
-        return open_store(settings.url, stop=stop)
-    return open_store(
-        settings.url,
-        S3Options(
-            endpoint=s3.endpoint,
-            region=s3.region,
-            addressing=s3.addressing,
-            ca_bundle=s3.ca_file,
-            access_key=None if s3.access_key is None else s3.access_key.resolve(),
-            secret_key=None if s3.secret_key is None else s3.secret_key.resolve(),
-            session_token=None if s3.session_token is None else s3.session_token.resolve(),
-        ),
-        stop=stop,
-    )
