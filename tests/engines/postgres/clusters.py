@@ -81,12 +81,14 @@ def _programs() -> Mapping[int, Path]:
 
 
 def _runs(program: Path) -> bool:
-    return (
-        subprocess.run(
-            [program, "--version"], check=False, capture_output=True, cwd="/", **_as_server_user()
-        ).returncode
-        == 0
-    )
+    command = [program, "--version"]
+    try:
+        done = subprocess.run(
+            command, check=False, capture_output=True, cwd="/", **_as_server_user()
+        )
+    except OSError:
+        return False
+    return done.returncode == 0
 
 
 def _major_of(directory: Path) -> int:
