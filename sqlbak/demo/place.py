@@ -58,9 +58,12 @@ class Place:
     @classmethod
     def make(cls, root: Path, programs: Programs) -> Place:
         """An empty place at ``root``, after removing an earlier demo. TargetNotUsable when
-        something else lies there.
+        something else lies there. Where the server's user cannot get there (root's home, say), the
+        place is below the system's temporary directory instead.
         """
         root = root.absolute()
+        if not _is_reachable(root):
+            root = Path(tempfile.gettempdir()) / "sqlbak-demo"
         if root.exists() and any(root.iterdir()):
             if not (root / _MARKER).exists():
                 raise TargetNotUsable(
@@ -134,3 +137,11 @@ class Place:
         with tempfile.TemporaryDirectory(prefix="sqlbak-demo-") as short:
             self.user.own(Path(short))
             yield Path(short)
+
+
+def _is_reachable(root: Path) -> bool:
+    try:
+        choose_user(root / "cluster").check_reaches(root)
+    except TargetNotUsable:
+        return False
+    return True
