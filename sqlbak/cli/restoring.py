@@ -66,6 +66,8 @@ def restore(
         "facts": dict(outcome.facts),
     }
     here.output.document(document)
+    for note in restored.plan.notes:
+        here.output.note(f"note: {note}")
     asked = instant(restored.plan.stop_at) or "the end of the chain"
     here.output.text(f"restored {restored.item.name} as of {asked} into {outcome.directory}")
     if outcome.proven and outcome.reached is not None:

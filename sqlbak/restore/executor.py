@@ -5,15 +5,24 @@ Nothing of the target is touched before the plan stands.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, tzinfo
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from sqlbak.engines.port import RestoreOutcome, RestoreStep, RestoreTarget
 from sqlbak.engines.registry import restorer
-from sqlbak.errors import NameNeeded, NothingToRestore, Refused
+from sqlbak.errors import (
+    NameNeeded,
+    NothingToRestore,
+    ObjectDamaged,
+    ObjectNotFound,
+    Refused,
+    TargetNotUsable,
+)
 from sqlbak.fleet import Fleet, StoredItem
-from sqlbak.model import Item
+from sqlbak.model import Catalog, Item
 from sqlbak.policy.local_time import parse_instant
 from sqlbak.progress import NO_PROGRESS, Progress
 from sqlbak.restore.planner import LATEST, Latest, RestorePlan, plan
@@ -40,11 +49,17 @@ class RestoredItem:
 
 
 def plan_item(
-    fleet: Fleet, name: str | None, to: str, *, lineage: str | None = None
+    fleet: Fleet,
+    name: str | None,
+    to: str,
+    *,
+    lineage: str | None = None,
+    without: Collection[str] = (),
 ) -> PlannedItem:
     """Plan the restore of the item called ``name`` (None: the only one) to ``to``.
 
     ``to`` is ISO 8601 or ``latest``; without an offset it is read in the item's policy's zone.
+    ``without``: ids of recovery points that must not be used.
     One name may stand for several stored items, when a server was replaced by another under the
     same name; the instant then decides. Raises UsageError, Refused and what the vault raises.
     """
@@ -62,7 +77,8 @@ def plan_item(
     refusals: list[Refused] = []
     for stored in stored_items:
         try:
-            planned.append(PlannedItem(stored, plan(stored.catalog(), target, lineage=lineage)))
+            catalog = _without(stored.catalog(), without)
+            planned.append(PlannedItem(stored, plan(catalog, target, lineage=lineage)))
         except Refused as refusal:
             refusals.append(refusal)
     if not planned:
@@ -82,14 +98,17 @@ def restore_item(
 ) -> RestoredItem:
     """Plan as ``plan_item`` does, then restore into ``target``.
 
-    Raises what planning raises, before the target is touched; TargetNotUsable; RestoreFailed;
-    RestoreNotProven when the server recovered but not provably to the state asked for.
+    A recovery point whose manifest cannot be read is planned around where that leads to the same
+    instant; the plan's notes tell. Raises what planning raises, before the target is touched;
+    TargetNotUsable; ObjectDamaged; RestoreFailed; RestoreNotProven when the server recovered but
+    not provably to the state asked for.
     """
-    planned = plan_item(fleet, name, to, lineage=lineage)
+    planned, steps = _readable(fleet, name, to, lineage)
     stored = planned.stored
+    _require_outside(stored.vault.store.url, target.directory)
     restore: Callable[..., RestoreOutcome] = restorer(stored.item.engine)
     outcome = restore(
-        _steps(planned),
+        steps,
         stop_at=planned.plan.stop_at,
         lineage=planned.plan.lineage,
         histories=stored.histories(),
@@ -104,12 +123,63 @@ def _instant(to: str, zone: tzinfo) -> datetime | Latest:
     return LATEST if to.strip().lower() == "latest" else parse_instant(to, zone)
 
 
-def _steps(planned: PlannedItem) -> Sequence[RestoreStep]:
-    return [
-        RestoreStep(point, facts, source)
-        for point in planned.plan.steps
-        for facts, source in [planned.stored.open_point(point)]
-    ]
+def _readable(
+    fleet: Fleet, name: str | None, to: str, lineage: str | None
+) -> tuple[PlannedItem, Sequence[RestoreStep]]:
+    """A plan all of whose manifests can be read, and its steps. Without one, the error of the
+    first manifest that cannot be.
+
+    The first plan fixes item, lineage and instant: planning around what is damaged must lead to
+    the same state, never to what then happens to be the latest.
+    """
+    unreadable: dict[str, ObjectDamaged | ObjectNotFound] = {}
+    while True:
+        try:
+            planned = plan_item(fleet, name, to, lineage=lineage, without=unreadable)
+        except Refused:
+            for error in unreadable.values():
+                raise error from None
+            raise
+        name, lineage = planned.stored.item.id, planned.plan.lineage
+        if planned.plan.stop_at is not None:
+            to = planned.plan.stop_at.isoformat()
+        found = _steps(planned, unreadable)
+        if found is not None:
+            notes = [f"{point} is left out: {error}" for point, error in unreadable.items()]
+            plan = replace(planned.plan, notes=(*planned.plan.notes, *notes))
+            return replace(planned, plan=plan), found
+
+
+def _steps(
+    planned: PlannedItem, unreadable: dict[str, ObjectDamaged | ObjectNotFound]
+) -> Sequence[RestoreStep] | None:
+    """The plan's steps with their manifests; None after adding one that cannot be read."""
+    steps: list[RestoreStep] = []
+    for point in planned.plan.steps:
+        try:
+            steps.append(RestoreStep(point, *planned.stored.open_point(point)))
+        except (ObjectDamaged, ObjectNotFound) as error:
+            unreadable[point.id] = error
+            return None
+    return steps
+
+
+def _without(catalog: Catalog, ids: Collection[str]) -> Catalog:
+    return replace(catalog, points=tuple(p for p in catalog.points if p.id not in ids))
+
+
+def _require_outside(vault_url: str, directory: Path) -> None:
+    """TargetNotUsable for a target in the vault's own folder: the vault would take its files for
+    its own, and whoever cleans up one would harm the other."""
+    parts = urlsplit(vault_url)
+    if parts.scheme != "file":
+        return
+    root = Path(unquote(parts.path)).resolve()
+    if directory.resolve().is_relative_to(root):
+        raise TargetNotUsable(
+            f"{directory} lies in the vault's own folder, {root}",
+            hint="restore into a directory outside of it",
+        )
 
 
 def _one_of(planned: Sequence[PlannedItem], *, is_latest: bool) -> PlannedItem:
