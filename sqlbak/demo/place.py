@@ -56,14 +56,17 @@ class Place:
     port: int
 
     @classmethod
-    def make(cls, root: Path, programs: Programs) -> Place:
+    def make(cls, root: Path | None, programs: Programs) -> Place:
         """An empty place at ``root``, after removing an earlier demo. TargetNotUsable when
-        something else lies there. Where the server's user cannot get there (root's home, say), the
-        place is below the system's temporary directory instead.
+        something else lies there, or the server's user cannot get there. None: ``./demo``, or a
+        folder below the system's temporary directory when that user cannot get there (we are root,
+        at home).
         """
+        if root is None:
+            root = Path("demo").absolute()
+            if not _is_reachable(root):
+                root = Path(tempfile.gettempdir()) / "sqlbak-demo"
         root = root.absolute()
-        if not _is_reachable(root):
-            root = Path(tempfile.gettempdir()) / "sqlbak-demo"
         if root.exists() and any(root.iterdir()):
             if not (root / _MARKER).exists():
                 raise TargetNotUsable(
@@ -71,6 +74,7 @@ class Place:
                     hint="name another directory: sqlbak demo --directory DIR",
                 )
             cls._clear(root, programs)
+        choose_user(root / "cluster").check_reaches(root)
         root.mkdir(parents=True, exist_ok=True)
         (root / _MARKER).write_text("sqlbak demo removes this directory when it runs again\n")
         root.chmod(0o755)
