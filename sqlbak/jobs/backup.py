@@ -20,6 +20,7 @@ from sqlbak.errors import (
     FeatureUnsupported,
     Interrupted,
     LogChainBroken,
+    LogRewritten,
     ObjectDamaged,
     ObjectNotFound,
     ServerNotReady,
@@ -131,7 +132,7 @@ def back_up(
             made = _log_or_full(run, lease, points)
         else:
             made = (_full(run, lease),)
-    return BackupOutcome(item, made, tuple(run.notes))
+    return BackupOutcome(run.item, made, tuple(run.notes))
 
 
 def _require_readiness(instance: str, inspection: Inspection) -> None:
@@ -188,6 +189,11 @@ def _log_or_full(run: _Run, lease: Lease, points: tuple[Point, ...]) -> tuple[Po
     made: list[Point] = []
     try:
         _logs(run, lease, *base, made)
+    except LogRewritten as broken:
+        # The positions of its log mean another history from now on. Under the old item, a plan
+        # could join the two.
+        run.item = run.vault.create_successor(run.item, now=run.now())
+        made.append(_healed(run, f"{broken.message}. It goes on as a new item, {run.item.id}"))
     except LogChainBroken as broken:
         made.append(_healed(run, broken.message))
     return tuple(made)
