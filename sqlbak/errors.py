@@ -41,6 +41,7 @@ Errors travel up as exceptions and are printed or logged once, at the edge.
     |   +-- ServerNotReady
     |   +-- ServerProgramMissing
     |   +-- LogChainBroken
+    |   +-- BaseUnusable
     |   +-- BackupFailed
     |   +-- RestoreFailed
     |   +-- RestoreNotProven
@@ -57,6 +58,7 @@ from typing import ClassVar
 __all__ = [
     "AccessDenied",
     "BackupFailed",
+    "BaseUnusable",
     "ConfigurationInvalid",
     "EngineError",
     "FeatureUnsupported",
@@ -376,6 +378,12 @@ class LogChainBroken(EngineError):
     """The log since the last recovery point is gone or on another lineage: a full heals it."""
 
     code = "log_chain_broken"
+
+
+class BaseUnusable(EngineError):
+    """The full that a differential would build on does not serve: another full heals it."""
+
+    code = "base_unusable"
 
 
 class BackupFailed(EngineError):
