@@ -15,7 +15,7 @@ from sqlbak.engines.postgres.frames import FrameReader
 from sqlbak.engines.postgres.recovery import StopPoint
 from sqlbak.engines.postgres.server import ServerUser
 from sqlbak.engines.postgres.walrecords import Record, last_record
-from sqlbak.engines.postgres.walsource import WAL_STREAM, WalChain
+from sqlbak.engines.postgres.walsource import WalChain
 from sqlbak.errors import (
     FeatureUnsupported,
     InstantUnreachable,
@@ -28,11 +28,12 @@ from sqlbak.model import PointType
 __all__ = ["Chain", "Tablespace", "check_target", "checked_chain"]
 
 _SPARE_BYTES = 64 << 20
+_METHODS = frozenset({"pages", "native"})
 
 
 @dataclass(frozen=True, slots=True)
 class Tablespace:
-    """One tablespace of the full: its id, and where it lay on the source (relative: inside the
+    """One tablespace of the base: its id, and where it lay on the source (relative: inside the
     data directory, allow_in_place_tablespaces)."""
 
     oid: int
@@ -49,6 +50,7 @@ class Chain:
     """A chain that holds together: the steps, what they agree on, and their log as one."""
 
     full: RestoreStep
+    differential: RestoreStep | None
     steps: tuple[RestoreStep, ...]
     major: int
     log: WalChain
@@ -60,10 +62,26 @@ class Chain:
         return [step.facts.get("settings", {}) for step in self.steps]
 
     @property
+    def base(self) -> RestoreStep:
+        """The step whose end is the earliest state that a server can reach: the differential
+        where there is one, else the full."""
+        return self.differential or self.full
+
+    @property
+    def logs(self) -> tuple[RestoreStep, ...]:
+        """What follows the base."""
+        return self.steps[1 if self.differential is None else 2 :]
+
+    @property
     def archives_bytes(self) -> int:
-        """Size of the full's files when unpacked."""
-        source = self.full.source
-        return sum(source.size(name) for name in source.streams() if name != WAL_STREAM)
+        """Size of all archives; what they unpack to is no larger."""
+        bases = [self.full] if self.differential is None else [self.full, self.differential]
+        return sum(
+            step.source.size(name)
+            for step in bases
+            for name in step.source.streams()
+            if name.endswith(".tar") or name == "backup_manifest"
+        )
 
     @property
     def log_bytes(self) -> int:
@@ -92,12 +110,12 @@ class Chain:
         """How recovery may be told to stop, the first choice first, and the last record.
 
         A time only works while a later commit lies in the log (recoveryStopsBefore looks at
-        nothing else). A full alone has none, and stands for its own end; so does a chain that is
+        nothing else). A base alone has none, and stands for its own end; so does a chain that is
         proven to cover ``stop_at`` and holds nothing later.
         """
         record = self.last_record(frames)
         to_end = StopPoint(self.log.timeline, lsn=record.start, no_later_than=stop_at)
-        if stop_at is None or len(self.steps) == 1:
+        if stop_at is None or not self.logs:
             return (to_end,), record
         to_time = StopPoint(self.log.timeline, time=stop_at, no_later_than=stop_at)
         return (to_time, to_end), record
@@ -117,15 +135,15 @@ def checked_chain(
     """
     if not steps:
         raise NothingToRestore("a restore needs at least a full backup")
-    for step in steps:
-        if step.point.type is PointType.DIFFERENTIAL:
-            raise FeatureUnsupported(
-                f"recovery point {step.point.id} is a differential; this version restores "
-                "PostgreSQL from a full and its logs",
-            )
-    full, logs = steps[0], steps[1:]
-    if full.point.type is not PointType.FULL or any(s.point.type is PointType.FULL for s in logs):
-        raise RestoreFailed("a restore takes exactly one full, and it comes first")
+    full, rest = steps[0], steps[1:]
+    differential = rest[0] if rest and rest[0].point.type is PointType.DIFFERENTIAL else None
+    logs = rest if differential is None else rest[1:]
+    if full.point.type is not PointType.FULL or any(
+        step.point.type is not PointType.LOG for step in logs
+    ):
+        raise RestoreFailed(
+            "a restore takes exactly one full, then at most one differential, then logs"
+        )
     for name in ("system_identifier", "wal_segment_size"):
         values = {step.facts[name] for step in steps}
         if len(values) > 1:
@@ -136,29 +154,56 @@ def checked_chain(
     majors = {int(step.facts["server_version_num"]) // 10000 for step in steps}
     if len(majors) > 1:
         raise RestoreFailed(f"the chain mixes PostgreSQL {' and '.join(map(str, sorted(majors)))}")
-    _check_instant(steps, stop_at)
+    base = full
+    if differential is not None:
+        _check_differential(differential, full)
+        base = differential
+    _check_instant(base, logs, stop_at)
     tablespaces = tuple(
         Tablespace(int(entry["oid"]), str(entry["location"]))
-        for entry in full.facts.get("tablespaces", ())
+        for entry in base.facts.get("tablespaces", ())
     )
-    streams = set(full.source.streams())
-    for needed in ("base.tar", "backup_manifest", *(f"{t.oid}.tar" for t in tablespaces)):
-        if needed not in streams:
-            raise RestoreFailed(f"recovery point {full.point.id} has no {needed}")
+    for step in (full,) if base is full else (full, base):
+        needed = ["base.tar", "backup_manifest"]
+        needed += [f"{tablespace['oid']}.tar" for tablespace in step.facts.get("tablespaces", ())]
+        for name in needed:
+            if name not in step.source.streams():
+                raise RestoreFailed(f"recovery point {step.point.id} has no {name}")
     log = WalChain(
-        steps,
+        [base, *logs],  # the log of a full is of no use before a differential
         lineage=lineage,
         histories=histories,
         segment_size=int(full.facts["wal_segment_size"]),
     )
-    return Chain(full, tuple(steps), majors.pop(), log, tablespaces)
+    return Chain(full, differential, tuple(steps), majors.pop(), log, tablespaces)
 
 
-def _check_instant(steps: Sequence[RestoreStep], stop_at: datetime | None) -> None:
+def _check_differential(differential: RestoreStep, full: RestoreStep) -> None:
+    """RestoreFailed unless it was made on this very full; FeatureUnsupported when by a method
+    that a later version invented."""
+    made = differential.facts.get("differential") or {}
+    if made.get("method") not in _METHODS:
+        raise FeatureUnsupported(
+            f"recovery point {differential.point.id} was made by the method "
+            f"{made.get('method')!r}, which this version does not know",
+            hint="upgrade sqlbak",
+        )
+    expected = (full.point.id, full.facts["start_lsn"], int(full.facts["timeline"]))
+    found = (made.get("base_id"), made.get("base_start_lsn"), int(made.get("base_timeline") or 0))
+    if found != expected or differential.point.base_id != full.point.id:
+        raise RestoreFailed(
+            f"the differential {differential.point.id} builds on {made.get('base_id')}, which is "
+            f"not the full {full.point.id} that it was to be laid over"
+        )
+
+
+def _check_instant(
+    base: RestoreStep, logs: Sequence[RestoreStep], stop_at: datetime | None
+) -> None:
     if stop_at is None:
         return
-    full, last = steps[0].point, steps[-1].point
-    earliest = full.reachable_from
+    earliest = base.point.reachable_from
+    last = (logs[-1] if logs else base).point
     latest = max((at for at in (earliest, last.covers_until) if at is not None), default=None)
     if earliest is None or latest is None or not earliest <= stop_at <= latest:
         # PostgreSQL itself would, without a word, promote a later state than one asked for

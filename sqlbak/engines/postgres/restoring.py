@@ -16,6 +16,7 @@ from typing import Any
 
 from sqlbak.engines.port import RestoreOutcome, RestoreStep, RestoreTarget
 from sqlbak.engines.postgres.chain import Chain, check_target, checked_chain
+from sqlbak.engines.postgres.clusterfiles import ClusterFiles
 from sqlbak.engines.postgres.frames import FrameReader
 from sqlbak.engines.postgres.programs import Programs, find_programs, reachable_programs
 from sqlbak.engines.postgres.recovering import Recovery, socket_directory
@@ -42,7 +43,6 @@ from sqlbak.engines.postgres.unpack import (
     empty_directory,
     make_durable,
     target_errors,
-    unpack_archive,
     write_file,
 )
 from sqlbak.engines.postgres.walfeed import TablespaceInTheWay
@@ -70,7 +70,7 @@ def restore_cluster(
     stop: StopSignal,
     feed_options: Mapping[str, Any] | None = None,
 ) -> RestoreOutcome:
-    """Restore ``steps`` (a full, then its logs) into ``target``.
+    """Restore ``steps`` (a full, perhaps a differential of it, then logs) into ``target``.
 
     ``stop_at``: the state after every transaction that had ended by then, and nothing later;
     None: everything in the chain. ``lineage``: the timeline to follow, whose history (and that of
@@ -141,48 +141,28 @@ class _Restore:
 
     @property
     def role(self) -> str:
-        return str(self.chain.full.facts.get("bootstrap_role") or "postgres")
+        return str(self.chain.base.facts.get("bootstrap_role") or "postgres")
 
-    def unpack(self) -> None:
-        """The full's files: tablespaces, then the data directory with pg_control last of all."""
-        self.progress.phase("unpack", self.chain.archives_bytes)
-        moved = {
+    @property
+    def places(self) -> dict[int, Path]:
+        """Where tablespaces go that lay outside the data directory, by their ids."""
+        return {
             t.oid: self.directory / _TABLESPACES / str(t.oid)
             for t in self.chain.tablespaces
             if not t.is_in_place
         }
-        for tablespace in self.chain.tablespaces:
-            place = moved.get(tablespace.oid)
-            if place is None:
-                place = self.directory / tablespace.location
-            for folder in (*reversed(place.relative_to(self.directory).parents), None):
-                step = place if folder is None else self.directory / folder
-                if not step.is_dir():
-                    step.mkdir(mode=0o700)
-                    self.user.own(step)
-            self._unpack_archive(f"{tablespace.oid}.tar", place, {})
-        lines = [f"{oid} {_escaped(place)}\n" for oid, place in sorted(moved.items())]
-        rewritten = {"tablespace_map": "".join(lines).encode("utf-8", "surrogateescape")}
-        self._unpack_archive("base.tar", self.directory, rewritten if moved else {})
-        for oid, place in moved.items():
-            link = self.directory / "pg_tblspc" / str(oid)
-            link.symlink_to(place)
-            self.user.own(link)
-        source = self.chain.full.source
-        manifest = self.frames.read(source, "backup_manifest", 0, source.size("backup_manifest"))
-        write_file(self.directory / "backup_manifest", b"".join(manifest), self.user)
 
-    def _unpack_archive(self, name: str, place: Path, rewritten: Mapping[str, bytes]) -> None:
-        unpack_archive(
-            self.chain.full.source,
-            name,
-            place,
-            frames=self.frames,
-            user=self.user,
-            rewritten=rewritten,
-            progress=self.progress,
-            stop=self.stop,
-        )
+    def unpack(self) -> None:
+        """The cluster's files as they were at the base."""
+        ClusterFiles(
+            self.chain,
+            self.directory,
+            self.places,
+            self.user,
+            self.frames,
+            self.progress,
+            self.stop,
+        ).lay_out()
 
     def _configure(self, settings: Mapping[str, str]) -> None:
         """Our lines at the end of postgresql.auto.conf, in place of those of an older restore."""
@@ -238,8 +218,10 @@ class _Restore:
             if stop_point.time is not None
             else f"at the end of the chain, {format_lsn(self.chain.log.last_lsn)}"
         )
+        # Where tablespaces lie is no part of the backup, nor is a second look at them there.
+        ignored = f"-i {_TABLESPACES} -i tablespace_map " if self.places else ""
         steps = [
-            f"Check the files: {binary}/pg_verifybackup {self.directory}",
+            f"Check the files: {binary}/pg_verifybackup {ignored}{self.directory}",
             f"Start it as user {self.user.name}: {binary}/pg_ctl -D {self.directory} "
             f"-l {self.directory}/server.log -o '-p PORT' start",
             f"It replays its log, stops {where}, and stays read-only there.",
@@ -268,7 +250,7 @@ class _Restore:
             "archive_mode is off, subscriptions do not run and no standby is waited for: see the "
             f"end of {self.directory}/postgresql.auto.conf before this cluster takes over.",
         ]
-        if any(not t.is_in_place for t in self.chain.tablespaces):
+        if self.places:
             kept.append(f"Tablespaces were restored into {self.directory / _TABLESPACES}.")
         libraries = [s.get("shared_preload_libraries") for s in self.chain.settings]
         if libraries and libraries[-1]:
@@ -276,18 +258,14 @@ class _Restore:
         return kept
 
     def _facts(self) -> dict[str, Any]:
-        full = self.chain.full
+        facts = self.chain.steps[-1].facts
         return {
-            "system_identifier": full.facts["system_identifier"],
-            "server_version_num": full.facts["server_version_num"],
+            "system_identifier": facts["system_identifier"],
+            "server_version_num": facts["server_version_num"],
             "timeline": self.chain.log.timeline,
             "points": [step.point.id for step in self.chain.steps],
             "server_user": self.user.name,
-            "tablespaces": {
-                str(t.oid): str(self.directory / _TABLESPACES / str(t.oid))
-                for t in self.chain.tablespaces
-                if not t.is_in_place
-            },
+            "tablespaces": {str(oid): str(place) for oid, place in self.places.items()},
         }
 
     def prepare_start(self) -> None:
@@ -403,9 +381,3 @@ class _Restore:
                 f"with {minimal}."
             ]
         return []
-
-
-def _escaped(place: Path) -> str:
-    """A path as tablespace_map wants it (backslash before what ends a line)."""
-    text = str(place).replace("\\", "\\\\")
-    return text.replace("\n", "\\\n").replace("\r", "\\\r")

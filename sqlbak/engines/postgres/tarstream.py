@@ -93,6 +93,13 @@ class TarStream:
                     if entry is not None:
                         yield entry
 
+    def pass_over(self) -> int:
+        """Leave out the rest of the current content; the iterator that ``feed`` gave is of no more
+        use. Returns the offset in the stream from which to feed on."""
+        self._offset += self._size - self._position + self._padding
+        self._position, self._padding = self._size, 0
+        return self._offset
+
     def finish(self) -> None:
         """TarDamaged unless the stream ended with its two blocks of zeros."""
         if self._zero_blocks < 2 or self._header or self._position < self._size or self._padding:

@@ -35,6 +35,7 @@ class MemorySource:
     ) -> None:
         self._frame_size = frame_size
         self.before_read = before_read
+        self.contents = streams
         self.sizes = {name: len(data) for name, data in streams.items()}
         self.frames = {
             name: [bytearray(data[at : at + frame_size]) for at in self._starts(len(data))]
@@ -78,6 +79,7 @@ def as_step(result: BackupResult, streams: dict[str, bytes], **options: Any) -> 
         reachable_from=result.reachable_from,
         covers_until=result.covers_until,
         first_lineage=result.first_lineage,
+        base_id=(result.facts.get("differential") or {}).get("base_id"),
     )
     return RestoreStep(point, result.facts, MemorySource(streams, **options))
 
@@ -106,9 +108,9 @@ class Recorder:
         self.steps.append(as_step(result, sink.streams))
         return self.steps[-1]
 
-    def log(self) -> RestoreStep:
+    def log(self, *, since: LogPosition | None = None) -> RestoreStep:
         sink = MemorySink()
-        since = self._continues_on or self.steps[-1].point.position
+        since = since or self._continues_on or self.steps[-1].point.position
         result = self.engine.log(since, sink, progress=NO_PROGRESS, stop=NEVER)
         self._continues_on = result.continues_on
         self.histories.update(result.histories)
