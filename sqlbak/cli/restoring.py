@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +14,7 @@ from sqlbak.cli.progress import progress_for
 from sqlbak.cli.session import AsJson, Config, Item, PgBin, Quiet, session
 from sqlbak.cli.signals import stop_on_signals
 from sqlbak.engines.port import RestoreTarget
+from sqlbak.errors import UsageError
 from sqlbak.restore.executor import restore_item
 from sqlbak.restore.planner import plan_document
 
@@ -34,6 +37,15 @@ def restore(
     port: Annotated[
         int | None, typer.Option("--port", min=1, max=65535, help="Port for --start.")
     ] = None,
+    tablespace: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--tablespace",
+            metavar="OLD=NEW",
+            help="Put the tablespace that lay in OLD into NEW, an empty or absent directory. "
+            "May be repeated; others go below DIR.",
+        ),
+    ] = None,
     lineage: Annotated[
         str | None, typer.Option("--lineage", help="Which history, where two hold the instant.")
     ] = None,
@@ -45,7 +57,13 @@ def restore(
     """Restore an item as it was at T. Input without an offset is read in the policy's zone."""
     here = session(context, config, as_json=as_json, quiet=quiet)
     with here.fleet() as fleet, stop_on_signals() as stop, progress_for(quiet=here.quiet) as shown:
-        target = RestoreTarget(directory=into, start=start, port=port, program_dir=pg_bin)
+        target = RestoreTarget(
+            directory=into,
+            start=start,
+            port=port,
+            program_dir=pg_bin,
+            tablespaces=_tablespaces(tablespace or ()),
+        )
         restored = restore_item(fleet, item, to, target, lineage=lineage, progress=shown, stop=stop)
     outcome = restored.outcome
     document: dict[str, Any] = {
@@ -73,3 +91,19 @@ def restore(
         here.output.text(f"connect with: psql '{outcome.connection}'")
     for step in outcome.next_steps:
         here.output.text(f"next: {step}")
+
+
+def _tablespaces(options: Sequence[str]) -> dict[str, Path]:
+    r"""``OLD=NEW``, an equals sign in a path written as ``\=`` (as pg_basebackup has it)."""
+    found: dict[str, Path] = {}
+    for option in options:
+        parts = [part.replace("\\=", "=") for part in re.split(r"(?<!\\)=", option)]
+        if len(parts) != 2 or not all(part.startswith("/") for part in parts):
+            raise UsageError(
+                f"--tablespace {option}: not two absolute paths with an equals sign between them",
+                hint=r"write --tablespace OLD=NEW, and \= for an equals sign in a path",
+            )
+        if parts[0] in found:
+            raise UsageError(f"--tablespace names {parts[0]} twice")
+        found[parts[0]] = Path(parts[1])
+    return found

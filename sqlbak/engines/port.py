@@ -157,12 +157,15 @@ class RestoreStep:
 @dataclass(frozen=True, slots=True)
 class RestoreTarget:
     """Where to restore to. ``start``: run the server there, prove the state and leave it running;
-    ``port`` for it (None: the engine's choice). ``program_dir``: where its programs are."""
+    ``port`` for it (None: the engine's choice). ``program_dir``: where its programs are.
+    ``tablespaces``: where tablespaces go, by their location on the source; the engine has a place
+    for those that are not named."""
 
     directory: Path
     start: bool = False
     port: int | None = None
     program_dir: Path | None = None
+    tablespaces: Mapping[str, Path] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,7 @@ from sqlbak.engines.postgres.server import (
     is_port_free,
     start_and_leave,
 )
+from sqlbak.engines.postgres.tablespaceplaces import INSIDE, TablespacePlaces, choose_places
 from sqlbak.engines.postgres.timelines import format_lsn
 from sqlbak.engines.postgres.unpack import (
     clear_directory,
@@ -55,7 +56,6 @@ from sqlbak.stopping import StopSignal
 __all__ = ["restore_cluster"]
 
 _HOME = "sqlbak"
-_TABLESPACES = "sqlbak_tablespaces"
 _SPOOL_BYTES = 1 << 30
 
 
@@ -83,35 +83,31 @@ def restore_cluster(
     directory = target.directory.absolute()
     chain = checked_chain(steps, stop_at=stop_at, lineage=lineage, histories=histories)
     user = choose_user(directory)
-    existed = directory.is_dir()
     spool = min(chain.log_bytes, 2 * _SPOOL_BYTES) if target.start else chain.log_bytes
     segment = chain.log.segment_size
     check_target(directory, user=user, needed_bytes=chain.archives_bytes + spool + 2 * segment)
+    places = choose_places(chain, directory, target.tablespaces, user=user)
     if target.start and target.port is not None and not is_port_free(target.port):
         raise TargetNotUsable(
             f"port {target.port} of localhost is taken", hint="name another one, or none"
         )
-    programs: Programs | None = None
-    try:
-        programs = find_programs(chain.major, explicit=target.program_dir)
-        if target.start:
-            programs = reachable_programs(programs, uid=user.uid, gid=user.gid)
-            for name in ("postgres", "pg_ctl"):
-                programs.path(name)
-    except ServerProgramMissing:
-        if target.start or target.program_dir is not None:
-            raise
+    programs = _programs(chain.major, target, user)
+    existing = {place: place.is_dir() for place in (directory, *places.outside)}
     with FrameReader(stop) as frames:
-        restore = _Restore(chain, directory, user, frames, progress, stop)
+        restore = _Restore(chain, directory, places, user, frames, progress, stop)
         stop_points, record = chain.stop_points(stop_at, frames)
-        with empty_directory(directory, user), target_errors(directory):
+        with contextlib.ExitStack() as unfinished:
+            for place in existing:
+                unfinished.enter_context(empty_directory(place, user))
+                unfinished.enter_context(target_errors(place))
             restore.unpack()
             if target.start:
                 restore.prepare_start()
             else:
                 created = restore.lay_out_log(stop_points[0])
             progress.phase("flush")
-            make_durable(directory, stop=stop)
+            for place in existing:
+                make_durable(place, stop=stop)
         if not target.start:
             return restore.left_stopped(stop_points[0], programs, created)
         assert programs is not None  # noqa: S101 - found above, or raised
@@ -120,8 +116,24 @@ def restore_cluster(
                 stop_points, record, programs, target.port, dict(feed_options or {})
             )
         except (Interrupted, TablespaceInTheWay):
-            clear_directory(directory, and_itself=not existed)
+            for place, existed in existing.items():
+                clear_directory(place, and_itself=not existed)
             raise
+
+
+def _programs(major: int, target: RestoreTarget, user: ServerUser) -> Programs | None:
+    """The server's programs; None where they are not there, nor needed or asked for."""
+    try:
+        programs = find_programs(major, explicit=target.program_dir)
+        if target.start:
+            programs = reachable_programs(programs, uid=user.uid, gid=user.gid)
+            for name in ("postgres", "pg_ctl"):
+                programs.path(name)
+    except ServerProgramMissing:
+        if target.start or target.program_dir is not None:
+            raise
+        return None
+    return programs
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +142,7 @@ class _Restore:
 
     chain: Chain
     directory: Path
+    tablespaces: TablespacePlaces
     user: ServerUser
     frames: FrameReader
     progress: Progress
@@ -143,21 +156,12 @@ class _Restore:
     def role(self) -> str:
         return str(self.chain.base.facts.get("bootstrap_role") or "postgres")
 
-    @property
-    def places(self) -> dict[int, Path]:
-        """Where tablespaces go that lay outside the data directory, by their ids."""
-        return {
-            t.oid: self.directory / _TABLESPACES / str(t.oid)
-            for t in self.chain.tablespaces
-            if not t.is_in_place
-        }
-
     def unpack(self) -> None:
         """The cluster's files as they were at the base."""
         ClusterFiles(
             self.chain,
             self.directory,
-            self.places,
+            self.tablespaces.places,
             self.user,
             self.frames,
             self.progress,
@@ -219,7 +223,7 @@ class _Restore:
             else f"at the end of the chain, {format_lsn(self.chain.log.last_lsn)}"
         )
         # Where tablespaces lie is no part of the backup, nor is a second look at them there.
-        ignored = f"-i {_TABLESPACES} -i tablespace_map " if self.places else ""
+        ignored = f"-i {INSIDE} -i tablespace_map " if self.tablespaces.places else ""
         steps = [
             f"Check the files: {binary}/pg_verifybackup {ignored}{self.directory}",
             f"Start it as user {self.user.name}: {binary}/pg_ctl -D {self.directory} "
@@ -250,8 +254,11 @@ class _Restore:
             "archive_mode is off, subscriptions do not run and no standby is waited for: see the "
             f"end of {self.directory}/postgresql.auto.conf before this cluster takes over.",
         ]
-        if self.places:
-            kept.append(f"Tablespaces were restored into {self.directory / _TABLESPACES}.")
+        if self.tablespaces.are_inside:
+            kept.append(f"Tablespaces were restored into {self.directory / INSIDE}.")
+        if self.tablespaces.outside:
+            listed = ", ".join(map(str, self.tablespaces.outside))
+            kept.append(f"Tablespaces were restored into {listed}.")
         libraries = [s.get("shared_preload_libraries") for s in self.chain.settings]
         if libraries and libraries[-1]:
             kept.append(f"The source loads these libraries at start: {libraries[-1]}.")
@@ -265,7 +272,7 @@ class _Restore:
             "timeline": self.chain.log.timeline,
             "points": [step.point.id for step in self.chain.steps],
             "server_user": self.user.name,
-            "tablespaces": {str(oid): str(place) for oid, place in self.places.items()},
+            "tablespaces": {str(oid): str(place) for oid, place in self.tablespaces.places.items()},
         }
 
     def prepare_start(self) -> None:

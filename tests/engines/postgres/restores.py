@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -146,6 +146,7 @@ def restore(
     stop: StopSignal = NEVER,
     port: int | None = None,
     feed_options: dict[str, Any] | None = None,
+    tablespaces: Mapping[str, Path] | None = None,
 ) -> RestoreOutcome:
     """restore_cluster, with what most tests do not care about filled in."""
     major = int(steps[0].facts["server_version_num"]) // 10000
@@ -154,7 +155,7 @@ def restore(
         stop_at=to,
         lineage=lineage or steps[-1].point.lineage,
         histories=histories or {},
-        target=RestoreTarget(directory, start, port, program_directory(major)),
+        target=RestoreTarget(directory, start, port, program_directory(major), tablespaces or {}),
         progress=NO_PROGRESS,
         stop=stop,
         feed_options=feed_options,

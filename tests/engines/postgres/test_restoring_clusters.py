@@ -13,7 +13,7 @@ import pytest
 
 from sqlbak.engines.port import RestoreOutcome
 from sqlbak.engines.postgres.recovery import configuration_block
-from sqlbak.errors import TargetNotUsable
+from sqlbak.errors import ObjectDamaged, TargetNotUsable, UnknownName
 from tests.engines.postgres.clusters import (
     Cluster,
     available_majors,
@@ -23,7 +23,7 @@ from tests.engines.postgres.clusters import (
     running_cluster,
     scratch_directory,
 )
-from tests.engines.postgres.restores import Recorder, restore
+from tests.engines.postgres.restores import MemorySource, Recorder, restore
 
 pytestmark = pytest.mark.postgres
 
@@ -275,3 +275,83 @@ def test_a_cluster_without_configuration_files_gets_minimal_ones(home: Path) -> 
         assert any("no postgresql.conf" in step for step in outcome.next_steps)
         assert _rows(outcome, "SHOW max_connections") == [("100",)]
         _stop(home / "data", cluster)
+
+
+def test_tablespaces_go_where_the_operator_says(home: Path) -> None:
+    newest = available_majors()[-1]
+    with running_cluster(newest) as cluster:
+        for name in ("moved", "other"):
+            cluster.execute(f"CREATE TABLESPACE {name} LOCATION '{cluster.make_directory(name)}'")
+            cluster.execute(
+                f"CREATE TABLE in_{name} TABLESPACE {name} AS SELECT generate_series(1, 1000)"
+            )
+        recorder = Recorder(cluster)
+        recorder.full()
+        chosen = {f"{cluster.home}/moved/": home / "new" / "place"}
+        outcome = restore(recorder.steps, home / "data", start=True, tablespaces=chosen)
+        assert _rows(outcome, "SELECT count(*) FROM in_moved, in_other") == [(1_000_000,)]
+        places = _rows(
+            outcome,
+            "SELECT spcname, pg_tablespace_location(oid) FROM pg_tablespace"
+            " WHERE spcname IN ('moved', 'other') ORDER BY 1",
+        )
+        assert places[0] == ("moved", f"{home}/new/place")
+        assert places[1][1].startswith(f"{home}/data/sqlbak_tablespaces/")
+        assert set(outcome.facts["tablespaces"].values()) == {place for _, place in places}
+        _stop(home / "data", cluster)
+
+
+@pytest.fixture
+def moved(newest_cluster: Cluster, home: Path) -> Iterator[Path]:
+    """Where a tablespace of the newest cluster lies."""
+    location = home.with_name(f"{home.name}-moved")
+    location.mkdir()
+    give_to_server_user(location)
+    newest_cluster.execute(f"CREATE TABLESPACE moved LOCATION '{location}'")
+    try:
+        yield location
+    finally:
+        newest_cluster.execute("DROP TABLESPACE moved")
+        location.rmdir()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "error"),
+    [
+        ("/nowhere", "place", UnknownName),
+        ("", "full", TargetNotUsable),
+        ("", "data/place", TargetNotUsable),
+        ("", "", TargetNotUsable),
+    ],
+)
+def test_a_place_that_cannot_hold_a_tablespace_is_refused_before_anything_is_written(
+    newest_cluster: Cluster,
+    home: Path,
+    moved: Path,
+    old: str,
+    new: str,
+    error: type[Exception],
+) -> None:
+    (home / "full").mkdir()
+    (home / "full" / "precious").touch()
+    recorder = Recorder(newest_cluster)
+    recorder.full()
+    chosen = {old or str(moved): home / new}
+    with pytest.raises(error):
+        restore(recorder.steps, home / "data", tablespaces=chosen)
+    assert sorted(path.name for path in home.iterdir()) == ["full"]
+
+
+def test_a_failed_restore_leaves_nothing_where_tablespaces_were_to_go(
+    newest_cluster: Cluster, home: Path, moved: Path
+) -> None:
+    recorder = Recorder(newest_cluster)
+    full = recorder.full()
+    assert isinstance(full.source, MemorySource)
+    full.source.frames["base.tar"][-1][7] ^= 0x10
+    (home / "there").mkdir()
+    for place in (home / "there", home / "absent"):
+        with pytest.raises(ObjectDamaged):
+            restore([full], home / "data", tablespaces={str(moved): place})
+    assert list(home.iterdir()) == [home / "there"]
+    assert list((home / "there").iterdir()) == []
