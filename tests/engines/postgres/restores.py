@@ -10,11 +10,17 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sqlbak.engines.port import BackupResult, RestoreOutcome, RestoreStep, RestoreTarget
+from sqlbak.engines.port import (
+    BackupResult,
+    DifferentialBase,
+    RestoreOutcome,
+    RestoreStep,
+    RestoreTarget,
+)
 from sqlbak.engines.postgres.engine import PostgresEngine
 from sqlbak.engines.postgres.restoring import restore_cluster
 from sqlbak.errors import ObjectDamaged
-from sqlbak.model import LogPosition, Point
+from sqlbak.model import DifferentialMethod, LogPosition, Point
 from sqlbak.progress import NO_PROGRESS
 from sqlbak.stopping import NEVER, StopSignal
 from tests.engines.postgres.backups import MemorySink
@@ -107,6 +113,17 @@ class Recorder:
         self.histories.update(result.histories)
         self.steps.append(as_step(result, sink.streams))
         return self.steps[-1]
+
+    def differential(
+        self, full: RestoreStep, method: DifferentialMethod = DifferentialMethod.AUTO
+    ) -> RestoreStep:
+        sink = MemorySink()
+        base = DifferentialBase(full.point, full.facts, full.source, method)
+        result = self.engine.differential(
+            base, sink, label="test", progress=NO_PROGRESS, stop=NEVER
+        )
+        self.histories.update(result.histories)
+        return as_step(result, sink.streams)
 
     def log(self, *, since: LogPosition | None = None) -> RestoreStep:
         sink = MemorySink()

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import json
 import os
 import random
 import tarfile
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +21,8 @@ import psycopg
 import pytest
 
 from sqlbak.engines.port import RestoreOutcome, RestoreStep
+from sqlbak.errors import InstantUnreachable
+from sqlbak.model import DifferentialMethod
 from tests.engines.postgres.clusters import (
     Cluster,
     available_majors,
@@ -32,6 +38,7 @@ from tests.engines.postgres.differentials import (
     streams_of,
 )
 from tests.engines.postgres.restores import Recorder, restore
+from tests.engines.postgres.workloads import change_at_random, checksums, make_tables
 
 pytestmark = pytest.mark.postgres
 
@@ -151,6 +158,12 @@ def _assert_manifest_holds(directory: Path) -> None:
             assert hashlib.sha256(data).hexdigest() == named[path]["Checksum"], path
 
 
+@pytest.fixture(params=available_majors(), ids=lambda major: f"pg{major}")
+def major(request: pytest.FixtureRequest) -> int:
+    number: int = request.param
+    return number
+
+
 @pytest.fixture
 def home() -> Iterator[Path]:
     with scratch_directory() as path:
@@ -253,3 +266,80 @@ def _rows(outcome: RestoreOutcome, sql: str) -> list[tuple[Any, ...]]:
     with psycopg.connect(outcome.connection, autocommit=True) as connection:
         cursor = connection.execute(sql)
         return cursor.fetchall() if cursor.description else []
+
+
+@pytest.mark.parametrize("method", [DifferentialMethod.PAGES, DifferentialMethod.NATIVE])
+def test_any_instant_behind_a_differential_is_exact_while_everything_changes(
+    major: int, home: Path, method: DifferentialMethod
+) -> None:
+    if method is DifferentialMethod.NATIVE and major < 17:
+        pytest.skip("this version has no incremental backup")
+    settings = {"track_commit_timestamp": "on"} | ({"summarize_wal": "on"} if major >= 17 else {})
+    chance = random.Random()
+    with running_cluster(major, settings=settings, wal_segment_megabytes=1) as cluster:
+        recorder = Recorder(cluster)
+        recorder.prepare()
+        make_tables(cluster)
+        full = recorder.full()
+        recorder.mark(1, 5)
+        change_at_random(cluster, chance, times=10)
+        recorder.mark(6, 5)
+        with _changing(cluster, recorder, chance):
+            differential = recorder.differential(full, method)
+        assert differential.facts["differential"]["method"] == method
+        recorder.mark(3001, 10)
+        change_at_random(cluster, chance, times=5)
+        before = checksums(cluster)
+        log = recorder.log(since=differential.point.position)
+        steps = [full, differential, log]
+        outcome = restore(steps, home / "whole", start=True)
+        assert checksums(_as_cluster(outcome, cluster.major)) == before
+        _check_and_stop(outcome, cluster)
+        reachable_from = differential.point.reachable_from
+        assert reachable_from is not None
+        times = recorder.commit_times()
+        chosen = chance.choice([at for _, at in times if at >= reachable_from])
+        outcome = restore(steps, home / "data", to=chosen, start=True)
+        held = [(number,) for number, at in times if at <= chosen]
+        assert _rows(outcome, "SELECT id FROM marks ORDER BY id") == held
+        _check_and_stop(outcome, cluster)
+        with pytest.raises(InstantUnreachable):
+            restore(steps, home / "early", to=reachable_from - timedelta(microseconds=1))
+
+
+@contextmanager
+def _changing(cluster: Cluster, recorder: Recorder, chance: random.Random) -> Iterator[None]:
+    """Marks and changes, by another thread, until the block ends."""
+    done = threading.Event()
+
+    def run() -> None:
+        for number in itertools.count(1000):
+            if done.is_set() or number >= 3000:
+                return
+            recorder.mark(number, 1)
+            if number % 20 == 0:
+                change_at_random(cluster, chance, times=1)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def _as_cluster(outcome: RestoreOutcome, major: int) -> Cluster:
+    """The restored server, for helpers that want a cluster."""
+    assert outcome.connection is not None
+    where = psycopg.conninfo.conninfo_to_dict(outcome.connection)
+    restored = Cluster(major, Path(str(where["host"])))
+    restored.data_directory = outcome.directory
+    restored.port = int(str(where["port"]))
+    return restored
+
+
+def _check_and_stop(outcome: RestoreOutcome, source: Cluster) -> None:
+    command = [source.programs / "pg_ctl", "stop", "-m", "fast", "-D", outcome.directory]
+    run_as_server_user(command)
+    run_as_server_user([source.programs / "pg_checksums", "-c", "-D", outcome.directory])
