@@ -13,6 +13,7 @@ Errors travel up as exceptions and are printed or logged once, at the edge.
     |   +-- InputUnreadable                      a file given on the command line
     +-- Refused                         exit 3   well-formed, but cannot be met
     |   +-- InstantUnreachable
+    |   +-- PositionUnreachable
     |   +-- InstantAmbiguous
     |   +-- InstantNonexistent
     |   +-- LineageAmbiguous
@@ -78,6 +79,7 @@ __all__ = [
     "ObjectDamaged",
     "ObjectKeyInvalid",
     "ObjectNotFound",
+    "PositionUnreachable",
     "PreconditionFailed",
     "ProtectionAtRisk",
     "Refused",
@@ -188,6 +190,12 @@ class InstantUnreachable(Refused):
     """No chain of recovery points leads to the instant asked for."""
 
     code = "instant_unreachable"
+
+
+class PositionUnreachable(Refused):
+    """No chain of recovery points leads to the position in the log asked for."""
+
+    code = "position_unreachable"
 
 
 class InstantAmbiguous(Refused):

@@ -23,7 +23,12 @@ def plan_restore(
     item: Item = None,
     to: Annotated[
         str | None,
-        typer.Option("--to", metavar="T", help="ISO 8601, with or without offset, or 'latest'."),
+        typer.Option(
+            "--to",
+            metavar="T",
+            help="ISO 8601, with or without offset; 'latest'; a position in the log (0/3000148); "
+            "or a recovery point's id.",
+        ),
     ] = None,
     headers: Annotated[
         Path | None,

@@ -26,7 +26,12 @@ def restore(
     item: Item = None,
     to: Annotated[
         str,
-        typer.Option("--to", metavar="T", help="ISO 8601, with or without offset, or 'latest'."),
+        typer.Option(
+            "--to",
+            metavar="T",
+            help="ISO 8601, with or without offset; 'latest'; a position in the log (0/3000148); "
+            "or a recovery point's id.",
+        ),
     ] = ...,  # type: ignore[assignment]  # typer's way to say required
     into: Annotated[
         Path, typer.Option("--into", metavar="DIR", help="An empty or absent directory.")
@@ -81,6 +86,8 @@ def restore(
     }
     here.output.document(document)
     asked = instant(restored.plan.stop_at) or "the end of the chain"
+    if restored.plan.stop_lsn is not None:
+        asked = f"log position {lsn_text(restored.plan.stop_lsn)}"
     here.output.text(f"restored {restored.item.name} as of {asked} into {outcome.directory}")
     if outcome.proven and outcome.reached is not None:
         here.output.text(

@@ -5,21 +5,34 @@ Nothing of the target is touched before the plan stands.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
+from functools import partial
+from typing import Literal
 
 from sqlbak.engines.port import RestoreOutcome, RestoreStep, RestoreTarget
 from sqlbak.engines.registry import restorer
-from sqlbak.errors import NameNeeded, NothingToRestore, Refused
+from sqlbak.errors import NameNeeded, NothingToRestore, Refused, UnknownName, UsageError
 from sqlbak.fleet import Fleet, StoredItem
-from sqlbak.model import Item
+from sqlbak.model import Catalog, Item
 from sqlbak.policy.local_time import parse_instant
 from sqlbak.progress import NO_PROGRESS, Progress
-from sqlbak.restore.planner import LATEST, Latest, RestorePlan, plan
+from sqlbak.restore.planner import (
+    LATEST,
+    Latest,
+    RestorePlan,
+    plan,
+    plan_to_point,
+    plan_to_position,
+)
 from sqlbak.stopping import NEVER, StopSignal
 
 __all__ = ["PlannedItem", "RestoredItem", "plan_item", "restore_item"]
+
+_POINT_ID = re.compile(r"[0-9]{8}T[0-9]{6}Z-[a-z2-7]{10}")
+_POSITION = re.compile(r"([0-9A-Fa-f]{1,8})/([0-9A-Fa-f]{1,8})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +57,10 @@ def plan_item(
 ) -> PlannedItem:
     """Plan the restore of the item called ``name`` (None: the only one) to ``to``.
 
-    ``to`` is ISO 8601 or ``latest``; without an offset it is read in the item's policy's zone.
-    One name may stand for several stored items, when a server was replaced by another under the
-    same name; the instant then decides. Raises UsageError, Refused and what the vault raises.
+    ``to`` is ISO 8601 (without an offset it is read in the item's policy's zone), ``latest``, a
+    position in the log as PostgreSQL writes it, or a recovery point's id: its very end. One name
+    may stand for several stored items, when a server was replaced by another under the same name;
+    what is asked for then decides. Raises UsageError, Refused and what the vault raises.
     """
     stored_items = fleet.stored_items(name)
     if not stored_items:
@@ -57,17 +71,17 @@ def plan_item(
     names = sorted({stored.item.name for stored in stored_items})
     if len(names) > 1:
         raise NameNeeded("item", names)
-    target = _instant(to, fleet.zone(stored_items[0].item))
+    chosen = _planner(to, fleet.zone(stored_items[0].item), lineage)
     planned: list[PlannedItem] = []
-    refusals: list[Refused] = []
+    problems: list[Refused | UnknownName] = []
     for stored in stored_items:
         try:
-            planned.append(PlannedItem(stored, plan(stored.catalog(), target, lineage=lineage)))
-        except Refused as refusal:
-            refusals.append(refusal)
+            planned.append(PlannedItem(stored, chosen(stored.catalog())))
+        except (Refused, UnknownName) as problem:
+            problems.append(problem)
     if not planned:
-        raise refusals[-1]
-    return _one_of(planned, is_latest=target is LATEST)
+        raise problems[-1]
+    return _one_of(planned, is_latest=_is_latest(to))
 
 
 def restore_item(
@@ -91,6 +105,7 @@ def restore_item(
     outcome = restore(
         _steps(planned),
         stop_at=planned.plan.stop_at,
+        stop_lsn=planned.plan.stop_lsn,
         lineage=planned.plan.lineage,
         histories=stored.histories(),
         target=target,
@@ -100,8 +115,24 @@ def restore_item(
     return RestoredItem(stored.item, planned.plan, outcome)
 
 
-def _instant(to: str, zone: tzinfo) -> datetime | Latest:
-    return LATEST if to.strip().lower() == "latest" else parse_instant(to, zone)
+def _is_latest(to: str) -> bool:
+    return to.strip().lower() == "latest"
+
+
+def _planner(to: str, zone: tzinfo, lineage: str | None) -> Callable[[Catalog], RestorePlan]:
+    """How to plan for what ``to`` means. UsageError and its kin when it means nothing."""
+    text = to.strip()
+    if _POINT_ID.fullmatch(text):
+        if lineage is not None:
+            raise UsageError("a recovery point has its lineage: leave out --lineage")
+        return partial(plan_to_point, point_id=text)
+    if position := _POSITION.fullmatch(text):
+        lsn = (int(position[1], 16) << 32) | int(position[2], 16)
+        return partial(plan_to_position, lsn=lsn, lineage=lineage)
+    target: datetime | Literal[Latest.LATEST] = (
+        LATEST if _is_latest(text) else parse_instant(text, zone)
+    )
+    return partial(plan, to=target, lineage=lineage)
 
 
 def _steps(planned: PlannedItem) -> Sequence[RestoreStep]:

@@ -14,12 +14,14 @@ from sqlbak.engines.port import RestoreStep
 from sqlbak.engines.postgres.frames import FrameReader
 from sqlbak.engines.postgres.recovery import StopPoint
 from sqlbak.engines.postgres.server import ServerUser
+from sqlbak.engines.postgres.timelines import format_lsn
 from sqlbak.engines.postgres.walrecords import Record, last_record
 from sqlbak.engines.postgres.walsource import WalChain
 from sqlbak.errors import (
     FeatureUnsupported,
     InstantUnreachable,
     NothingToRestore,
+    PositionUnreachable,
     RestoreFailed,
     TargetNotUsable,
 )
@@ -127,11 +129,12 @@ def checked_chain(
     stop_at: datetime | None,
     lineage: str,
     histories: Mapping[str, bytes],
+    stop_lsn: int | None = None,
 ) -> Chain:
     """Check everything that the steps say of themselves once more, whoever planned them.
 
-    Raises FeatureUnsupported, InstantUnreachable, or RestoreFailed for steps that do not belong
-    together.
+    Raises FeatureUnsupported, InstantUnreachable, PositionUnreachable, or RestoreFailed for steps
+    that do not belong together.
     """
     if not steps:
         raise NothingToRestore("a restore needs at least a full backup")
@@ -175,6 +178,14 @@ def checked_chain(
         histories=histories,
         segment_size=int(full.facts["wal_segment_size"]),
     )
+    if stop_lsn is not None:
+        if not base.point.last_lsn <= stop_lsn <= log.last_lsn:
+            raise PositionUnreachable(
+                f"{format_lsn(stop_lsn)} is not covered by this chain, which reaches from "
+                f"{format_lsn(base.point.last_lsn)} to {format_lsn(log.last_lsn)}"
+            )
+        # Records begin at multiples of 8; what fills up the one before belongs to it.
+        log.end_at(max(stop_lsn - stop_lsn % 8, base.point.last_lsn))
     return Chain(full, differential, tuple(steps), majors.pop(), log, tablespaces)
 
 

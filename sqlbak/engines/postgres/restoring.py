@@ -68,12 +68,14 @@ def restore_cluster(
     target: RestoreTarget,
     progress: Progress,
     stop: StopSignal,
+    stop_lsn: int | None = None,
     feed_options: Mapping[str, Any] | None = None,
 ) -> RestoreOutcome:
     """Restore ``steps`` (a full, perhaps a differential of it, then logs) into ``target``.
 
     ``stop_at``: the state after every transaction that had ended by then, and nothing later;
-    None: everything in the chain. ``lineage``: the timeline to follow, whose history (and that of
+    ``stop_lsn``: every record that ends at or before it, and nothing later; both None: everything
+    in the chain. ``lineage``: the timeline to follow, whose history (and that of
     every other timeline ever seen) is in ``histories``. ``feed_options`` go to WalFeed.
 
     Raises Refused errors before anything is written; ObjectDamaged, TargetNotUsable or
@@ -81,7 +83,9 @@ def restore_cluster(
     RestoreNotProven from recovery, with the server stopped and its directory kept for a look.
     """
     directory = target.directory.absolute()
-    chain = checked_chain(steps, stop_at=stop_at, lineage=lineage, histories=histories)
+    chain = checked_chain(
+        steps, stop_at=stop_at, lineage=lineage, histories=histories, stop_lsn=stop_lsn
+    )
     user = choose_user(directory)
     spool = min(chain.log_bytes, 2 * _SPOOL_BYTES) if target.start else chain.log_bytes
     segment = chain.log.segment_size
@@ -220,7 +224,7 @@ class _Restore:
         where = (
             f"before the first transaction after {stop_point.time.isoformat()}"
             if stop_point.time is not None
-            else f"at the end of the chain, {format_lsn(self.chain.log.last_lsn)}"
+            else f"at log position {format_lsn(self.chain.log.last_lsn)}"
         )
         # Where tablespaces lie is no part of the backup, nor is a second look at them there.
         ignored = f"-i {INSIDE} -i tablespace_map " if self.tablespaces.places else ""

@@ -116,6 +116,11 @@ class WalChain:
             piece = self._pieces[-1]
             self._pieces[-1] = _Piece(piece.first, lsn, piece.source, piece.offset)
 
+    def end_at(self, lsn: int) -> None:
+        """Leave out what lies behind ``lsn``, which must lie in the chain."""
+        self._cut(lsn)
+        self.last_lsn = lsn
+
     def read(self, frames: FrameReader, first: int, last: int) -> Iterator[memoryview]:
         """The log's bytes ``[first, last)``, which must lie in the chain, in pieces."""
         for piece in self._pieces:

@@ -164,6 +164,7 @@ def restore(
     port: int | None = None,
     feed_options: dict[str, Any] | None = None,
     tablespaces: Mapping[str, Path] | None = None,
+    stop_lsn: int | None = None,
 ) -> RestoreOutcome:
     """restore_cluster, with what most tests do not care about filled in."""
     major = int(steps[0].facts["server_version_num"]) // 10000
@@ -175,5 +176,6 @@ def restore(
         target=RestoreTarget(directory, start, port, program_directory(major), tablespaces or {}),
         progress=NO_PROGRESS,
         stop=stop,
+        stop_lsn=stop_lsn,
         feed_options=feed_options,
     )

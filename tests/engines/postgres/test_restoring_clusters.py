@@ -13,7 +13,8 @@ import pytest
 
 from sqlbak.engines.port import RestoreOutcome
 from sqlbak.engines.postgres.recovery import configuration_block
-from sqlbak.errors import ObjectDamaged, TargetNotUsable, UnknownName
+from sqlbak.engines.postgres.timelines import format_lsn, parse_lsn
+from sqlbak.errors import ObjectDamaged, PositionUnreachable, TargetNotUsable, UnknownName
 from tests.engines.postgres.clusters import (
     Cluster,
     available_majors,
@@ -229,6 +230,41 @@ def test_every_instant_around_a_commit_is_exact(home: Path) -> None:
             outcome = restore(recorder.steps, directory, to=chosen, start=True)
             assert _marks(outcome) == ([1, 2, 3] if shift < 0 else [1, 2, 3, 4])
             _stop(directory, cluster)
+
+
+def test_a_position_in_the_log_is_restored_with_all_before_it_and_nothing_behind_it(
+    major: int, home: Path
+) -> None:
+    with running_cluster(major, wal_segment_megabytes=1, settings=_TRACKED) as cluster:
+        recorder = Recorder(cluster)
+        recorder.prepare()
+        recorder.full()
+        positions = []
+        for number in range(1, 7):
+            recorder.mark(number, 1, filler=100_000)
+            ((text,),) = cluster.execute("SELECT pg_current_wal_insert_lsn()::text")
+            positions.append(parse_lsn(text))
+        recorder.log()
+        for lsn, held in (
+            (positions[3], [1, 2, 3, 4]),
+            (positions[3] - 1, [1, 2, 3]),
+            (positions[3] + 1, [1, 2, 3, 4]),
+            (positions[5], [1, 2, 3, 4, 5, 6]),
+        ):
+            outcome = restore(recorder.steps, home / f"at-{lsn}", stop_lsn=lsn, start=True)
+            assert _marks(outcome) == held
+            assert outcome.reached is not None
+            assert outcome.reached.lsn <= lsn
+            _stop(outcome.directory, cluster)
+        first, last = (step.point.last_lsn for step in recorder.steps)
+        for lsn in (first - 1, last + 1):
+            with pytest.raises(PositionUnreachable):
+                restore(recorder.steps, home / "beyond", stop_lsn=lsn)
+        outcome = restore(recorder.steps, home / "base", stop_lsn=first, start=True)
+        assert _marks(outcome) == []
+        _stop(outcome.directory, cluster)
+        stopped = restore(recorder.steps, home / "stopped", stop_lsn=positions[1])
+        assert any(f"at log position {format_lsn(positions[1])}" in s for s in stopped.next_steps)
 
 
 def test_settings_of_the_source_that_would_do_harm_or_fail_here_are_overridden(
