@@ -16,8 +16,8 @@ from typing import Any
 
 from sqlbak.engines.port import BackupResult, Engine, Inspection, PayloadSink, Severity
 from sqlbak.errors import (
+    BaseUnusable,
     EngineError,
-    FeatureUnsupported,
     Interrupted,
     LogChainBroken,
     ObjectDamaged,
@@ -26,6 +26,7 @@ from sqlbak.errors import (
     SqlbakError,
 )
 from sqlbak.fleet import Fleet
+from sqlbak.jobs.differential_base import open_base
 from sqlbak.jobs.log_chain import next_log_start
 from sqlbak.model import Item, LogPosition, Point, PointType
 from sqlbak.policy.calendar import Slot
@@ -87,18 +88,14 @@ def back_up(
     """Take one backup of ``instance`` and commit it.
 
     A log backup that cannot continue the vault's log (none yet, log lost, another lineage) becomes
-    a full, and the outcome's notes say why. ``slot`` is the scheduled instant that the run serves.
+    a full, and so does a differential whose full cannot serve (none yet, of another lineage,
+    damaged); the outcome's notes say why. ``slot`` is the scheduled instant that the run serves.
     ``still_due`` is asked under the lease, with the points as they are then. ``wait_seconds``: how
     long to wait for another process's lease.
 
     Raises ServerNotReady naming all that stands in the way; LeaseHeld; what engine and vault raise.
     Every run that got as far as the vault leaves a job record there.
     """
-    if point_type is PointType.DIFFERENTIAL:
-        raise FeatureUnsupported(
-            f"{instance}: this version takes no differentials of PostgreSQL",
-            hint="take a full or a log: sqlbak backup --type log",
-        )
     engine = fleet.engine(instance)
     inspection = engine.inspect()
     _require_readiness(instance, inspection)
@@ -129,6 +126,8 @@ def back_up(
             return BackupOutcome(item, ())
         if point_type is PointType.LOG:
             made = _log_or_full(run, lease, points)
+        elif point_type is PointType.DIFFERENTIAL:
+            made = (_differential_or_full(run, lease, points, found.position),)
         else:
             made = (_full(run, lease),)
     return BackupOutcome(item, made, tuple(run.notes))
@@ -168,6 +167,37 @@ def _full(run: _Run, lease: Lease) -> Point:
             run.engine.acknowledge(start)
     except EngineError as error:
         run.notes.append(_untold(error))
+    return point
+
+
+def _differential_or_full(
+    run: _Run, lease: Lease, points: tuple[Point, ...], position: LogPosition | None
+) -> Point:
+    """``position``: where the server's log ended a moment ago."""
+    try:
+        base = open_base(
+            run.vault,
+            run.item,
+            points,
+            position=position,
+            method=run.fleet.policy(run.item.instance).differential_method,
+        )
+
+        def stream(sink: PayloadSink, label: str) -> BackupResult:
+            return run.engine.differential(
+                base, sink, label=label, progress=run.progress, stop=run.stop
+            )
+
+        point, _ = _take(run, lease, PointType.DIFFERENTIAL, stream, base_id=base.point.id)
+    except BaseUnusable as unusable:
+        run.notes.append(f"a full was taken instead of a differential: {unusable.message}")
+        return _full(run, lease)
+    if run.fleet.policy(run.item.instance).log is None:
+        # As after a full: nothing else ever lets the server discard log.
+        try:
+            run.engine.acknowledge(point.position)
+        except EngineError as error:
+            run.notes.append(_untold(error))
     return point
 
 
@@ -256,6 +286,8 @@ def _take(
     lease: Lease,
     point_type: PointType,
     stream: Callable[[PayloadSink, str], BackupResult],
+    *,
+    base_id: str | None = None,
 ) -> tuple[Point, LogPosition | None]:
     """Stream one backup and commit it; also where the log continues when it stopped at a fork."""
     started_at = run.now()
@@ -297,6 +329,7 @@ def _take(
             run.stop.check()
             point = writer.commit(
                 result,
+                base_id=base_id,
                 is_copy_only=run.is_copy_only and point_type is PointType.FULL,
                 slot=slot,
                 label=label,
@@ -309,5 +342,6 @@ def _take(
         except SqlbakError as second:
             error.add_note(f"the job record could not be written: {second}")
         raise
+    run.notes.extend(result.notes)
     note(JobOutcome.SUCCEEDED, point.id)
     return point, result.continues_on

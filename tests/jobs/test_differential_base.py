@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from sqlbak.errors import BaseUnusable
+from sqlbak.jobs.differential_base import newest_base
+from sqlbak.model import LogPosition, Point, PointType
+
+NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
+HERE = LogPosition("1", 1000)
+
+
+def full(name: str, hours: int, lsn: int, lineage: str = "1") -> Point:
+    at = NOON + timedelta(hours=hours)
+    return Point(name, PointType.FULL, lineage, lsn - 10, lsn, at, at, at, at)
+
+
+def test_the_newest_full_is_the_base() -> None:
+    points = [full("old", 0, 100), full("new", 2, 300), full("middle", 1, 200)]
+    assert newest_base(points, HERE).id == "new"
+
+
+def test_neither_a_copy_only_full_nor_another_kind_is_a_base() -> None:
+    points = [
+        full("old", 0, 100),
+        replace(full("copy", 1, 200), is_copy_only=True),
+        replace(full("differential", 2, 300), type=PointType.DIFFERENTIAL, base_id="old"),
+        replace(full("log", 3, 400), type=PointType.LOG, reachable_from=None),
+    ]
+    assert newest_base(points, HERE).id == "old"
+
+
+def test_a_full_of_another_lineage_is_no_base() -> None:
+    points = [full("left", 0, 100), full("other", 1, 200, lineage="2")]
+    assert newest_base(points, HERE).id == "left"
+    with pytest.raises(BaseUnusable, match="lineage 3"):
+        newest_base(points, LogPosition("3", 1000))
+
+
+def test_after_the_server_was_put_back_a_full_of_its_former_future_is_no_base() -> None:
+    points = [full("before", 0, 100), full("undone", 2, 2000)]
+    assert newest_base(points, HERE).id == "before"
+    with pytest.raises(BaseUnusable, match="put back"):
+        newest_base(points, LogPosition("1", 50))
+
+
+def test_without_any_full_or_position_there_is_no_base() -> None:
+    with pytest.raises(BaseUnusable, match="no full"):
+        newest_base([], HERE)
+    with pytest.raises(BaseUnusable, match="does not say"):
+        newest_base([full("a", 0, 100)], None)
