@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -61,7 +62,11 @@ def restore(
 ) -> None:
     """Restore an item as it was at T. Input without an offset is read in the policy's zone."""
     here = session(context, config, as_json=as_json, quiet=quiet)
-    with here.fleet() as fleet, stop_on_signals() as stop, progress_for(quiet=here.quiet) as shown:
+    with (
+        stop_on_signals() as stop,
+        here.fleet(stop) as fleet,
+        progress_for(quiet=here.quiet) as shown,
+    ):
         target = RestoreTarget(
             directory=into,
             start=start,
@@ -85,6 +90,8 @@ def restore(
         "facts": dict(outcome.facts),
     }
     here.output.document(document)
+    for note in restored.plan.notes:
+        here.output.note(f"note: {note}")
     asked = instant(restored.plan.stop_at) or "the end of the chain"
     if restored.plan.stop_lsn is not None:
         asked = f"log position {lsn_text(restored.plan.stop_lsn)}"
@@ -95,7 +102,7 @@ def restore(
             f"log position {lsn_text(outcome.reached.lsn)} on timeline {outcome.reached.lineage}"
         )
     if outcome.connection is not None:
-        here.output.text(f"connect with: psql '{outcome.connection}'")
+        here.output.text(f"connect with: psql {shlex.quote(outcome.connection)}")
     for step in outcome.next_steps:
         here.output.text(f"next: {step}")
 

@@ -6,15 +6,26 @@ Nothing of the target is touched before the plan stands.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, tzinfo
 from functools import partial
+from pathlib import Path
 from typing import Literal
+from urllib.parse import unquote, urlsplit
 
 from sqlbak.engines.port import RestoreOutcome, RestoreStep, RestoreTarget
 from sqlbak.engines.registry import restorer
-from sqlbak.errors import NameNeeded, NothingToRestore, Refused, UnknownName, UsageError
+from sqlbak.errors import (
+    NameNeeded,
+    NothingToRestore,
+    ObjectDamaged,
+    ObjectNotFound,
+    Refused,
+    TargetNotUsable,
+    UnknownName,
+    UsageError,
+)
 from sqlbak.fleet import Fleet, StoredItem
 from sqlbak.model import Catalog, Item
 from sqlbak.policy.local_time import parse_instant
@@ -53,14 +64,20 @@ class RestoredItem:
 
 
 def plan_item(
-    fleet: Fleet, name: str | None, to: str, *, lineage: str | None = None
+    fleet: Fleet,
+    name: str | None,
+    to: str,
+    *,
+    lineage: str | None = None,
+    without: Collection[str] = (),
 ) -> PlannedItem:
     """Plan the restore of the item called ``name`` (None: the only one) to ``to``.
 
     ``to`` is ISO 8601 (without an offset it is read in the item's policy's zone), ``latest``, a
     position in the log as PostgreSQL writes it, or a recovery point's id: its very end. One name
     may stand for several stored items, when a server was replaced by another under the same name;
-    what is asked for then decides. Raises UsageError, Refused and what the vault raises.
+    what is asked for then decides. ``without``: ids of recovery points that must not be used.
+    Raises UsageError, Refused and what the vault raises.
     """
     stored_items = fleet.stored_items(name)
     if not stored_items:
@@ -76,7 +93,7 @@ def plan_item(
     problems: list[Refused | UnknownName] = []
     for stored in stored_items:
         try:
-            planned.append(PlannedItem(stored, chosen(stored.catalog())))
+            planned.append(PlannedItem(stored, chosen(_without(stored.catalog(), without))))
         except (Refused, UnknownName) as problem:
             problems.append(problem)
     if not planned:
@@ -96,14 +113,17 @@ def restore_item(
 ) -> RestoredItem:
     """Plan as ``plan_item`` does, then restore into ``target``.
 
-    Raises what planning raises, before the target is touched; TargetNotUsable; RestoreFailed;
-    RestoreNotProven when the server recovered but not provably to the state asked for.
+    A recovery point whose manifest cannot be read is planned around where that leads to the same
+    instant; the plan's notes tell. Raises what planning raises, before the target is touched;
+    TargetNotUsable; ObjectDamaged; RestoreFailed; RestoreNotProven when the server recovered but
+    not provably to the state asked for.
     """
-    planned = plan_item(fleet, name, to, lineage=lineage)
+    planned, steps = _readable(fleet, name, to, lineage)
     stored = planned.stored
+    _require_outside(stored.vault.store.url, target.directory)
     restore: Callable[..., RestoreOutcome] = restorer(stored.item.engine)
     outcome = restore(
-        _steps(planned),
+        steps,
         stop_at=planned.plan.stop_at,
         stop_lsn=planned.plan.stop_lsn,
         lineage=planned.plan.lineage,
@@ -135,12 +155,68 @@ def _planner(to: str, zone: tzinfo, lineage: str | None) -> Callable[[Catalog], 
     return partial(plan, to=target, lineage=lineage)
 
 
-def _steps(planned: PlannedItem) -> Sequence[RestoreStep]:
-    return [
-        RestoreStep(point, facts, source)
-        for point in planned.plan.steps
-        for facts, source in [planned.stored.open_point(point)]
-    ]
+def _readable(
+    fleet: Fleet, name: str | None, to: str, lineage: str | None
+) -> tuple[PlannedItem, Sequence[RestoreStep]]:
+    """A plan all of whose manifests can be read, and its steps. Without one, the error of the
+    first manifest that cannot be.
+
+    The first plan fixes item, lineage and instant: planning around what is damaged must lead to
+    the same state, never to what then happens to be the latest. A recovery point's id and a
+    position in the log are fixed by themselves.
+    """
+    is_point = _POINT_ID.fullmatch(to.strip()) is not None
+    is_instant = not is_point and not _POSITION.fullmatch(to.strip())
+    unreadable: dict[str, ObjectDamaged | ObjectNotFound] = {}
+    while True:
+        try:
+            planned = plan_item(fleet, name, to, lineage=lineage, without=unreadable)
+        except (Refused, UnknownName):
+            for error in unreadable.values():
+                raise error from None
+            raise
+        name = planned.stored.item.id
+        if not is_point:
+            lineage = planned.plan.lineage
+        if is_instant and planned.plan.stop_at is not None:
+            to = planned.plan.stop_at.isoformat()
+        found = _steps(planned, unreadable)
+        if found is not None:
+            notes = [f"{point} is left out: {error}" for point, error in unreadable.items()]
+            plan = replace(planned.plan, notes=(*planned.plan.notes, *notes))
+            return replace(planned, plan=plan), found
+
+
+def _steps(
+    planned: PlannedItem, unreadable: dict[str, ObjectDamaged | ObjectNotFound]
+) -> Sequence[RestoreStep] | None:
+    """The plan's steps with their manifests; None after adding one that cannot be read."""
+    steps: list[RestoreStep] = []
+    for point in planned.plan.steps:
+        try:
+            steps.append(RestoreStep(point, *planned.stored.open_point(point)))
+        except (ObjectDamaged, ObjectNotFound) as error:
+            unreadable[point.id] = error
+            return None
+    return steps
+
+
+def _without(catalog: Catalog, ids: Collection[str]) -> Catalog:
+    return replace(catalog, points=tuple(p for p in catalog.points if p.id not in ids))
+
+
+def _require_outside(vault_url: str, directory: Path) -> None:
+    """TargetNotUsable for a target in the vault's own folder: the vault would take its files for
+    its own, and whoever cleans up one would harm the other."""
+    parts = urlsplit(vault_url)
+    if parts.scheme != "file":
+        return
+    root = Path(unquote(parts.path)).resolve()
+    if directory.resolve().is_relative_to(root):
+        raise TargetNotUsable(
+            f"{directory} lies in the vault's own folder, {root}",
+            hint="restore into a directory outside of it",
+        )
 
 
 def _one_of(planned: Sequence[PlannedItem], *, is_latest: bool) -> PlannedItem:

@@ -29,7 +29,14 @@ from sqlbak.model import Point, PointType
 from sqlbak.vault.keys import MAX_SEGMENT_BYTES
 from sqlbak.vault.layout import POINT_ID
 
-__all__ = ["format_name", "new_point_id", "parse_name", "point_id_instant", "point_id_of_name"]
+__all__ = [
+    "begins_as_name",
+    "format_name",
+    "new_point_id",
+    "parse_name",
+    "point_id_instant",
+    "point_id_of_name",
+]
 
 SUFFIX = ".json"
 
@@ -64,6 +71,12 @@ def point_id_instant(point_id: str) -> datetime | None:
 def point_id_of_name(name: str) -> str:
     """The id with which a name begins."""
     return name.partition("_")[0]
+
+
+def begins_as_name(name: str) -> bool:
+    """Whether ``name`` begins with a point's id, as nothing does but a manifest or what somebody
+    made of one."""
+    return POINT_ID.match(name) is not None
 
 
 def format_name(point: Point) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ __all__ = ["Chain", "Tablespace", "check_target", "checked_chain"]
 
 _SPARE_BYTES = 64 << 20
 _METHODS = frozenset({"pages", "native"})
+_FOR_A_SHELL = re.compile(r"[\"$`\\\n\r]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,12 +114,13 @@ class Chain:
         """How recovery may be told to stop, the first choice first, and the last record.
 
         A time only works while a later commit lies in the log (recoveryStopsBefore looks at
-        nothing else). A base alone has none, and stands for its own end; so does a chain that is
-        proven to cover ``stop_at`` and holds nothing later.
+        nothing else); where none does, the chain's end is that state. It is not the first choice
+        even for a base alone: clients may have committed between the clock that was read for its
+        end and that end.
         """
         record = self.last_record(frames)
         to_end = StopPoint(self.log.timeline, lsn=record.start, no_later_than=stop_at)
-        if stop_at is None or not self.logs:
+        if stop_at is None:
             return (to_end,), record
         to_time = StopPoint(self.log.timeline, time=stop_at, no_later_than=stop_at)
         return (to_time, to_end), record
@@ -226,9 +229,16 @@ def _check_instant(
         )
 
 
-def check_target(directory: Path, *, user: ServerUser, needed_bytes: int) -> None:
-    """TargetNotUsable unless ``directory`` is absent or empty, can be written and is large
-    enough. Nothing is changed."""
+def check_target(directory: Path, *, user: ServerUser, needed_bytes: int, is_started: bool) -> None:
+    """TargetNotUsable unless ``directory`` is absent or empty, can be written, is large enough
+    and, where the server is to be started, can be reached by ``user``. Nothing is changed."""
+    if found := _FOR_A_SHELL.search(str(directory)):
+        # pg_ctl hands the path to a shell, between double quotes.
+        raise TargetNotUsable(
+            f"{directory} holds the character {found[0]!r}, which PostgreSQL's own pg_ctl cannot "
+            "have in a data directory's path",
+            hint='any other path will do, without " $ ` \\ and line breaks',
+        )
     if directory.is_symlink() or (directory.exists() and not directory.is_dir()):
         raise TargetNotUsable(f"{directory} is not a directory")
     if directory.is_dir() and (names := sorted(os.listdir(directory))):  # noqa: PTH208
@@ -242,7 +252,8 @@ def check_target(directory: Path, *, user: ServerUser, needed_bytes: int) -> Non
         place = place.parent
     if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
         raise TargetNotUsable(f"{place} cannot be written, so {directory} cannot be made there")
-    user.check_reaches(directory)
+    if is_started:
+        user.check_reaches(directory)
     free = shutil.disk_usage(place).free
     if free < needed_bytes + _SPARE_BYTES:
         raise TargetNotUsable(

@@ -14,6 +14,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from psycopg.conninfo import make_conninfo
+
 from sqlbak.engines.port import RestoreOutcome, RestoreStep, RestoreTarget
 from sqlbak.engines.postgres.chain import Chain, check_target, checked_chain
 from sqlbak.engines.postgres.clusterfiles import ClusterFiles
@@ -89,8 +91,13 @@ def restore_cluster(
     user = choose_user(directory)
     spool = min(chain.log_bytes, 2 * _SPOOL_BYTES) if target.start else chain.log_bytes
     segment = chain.log.segment_size
-    check_target(directory, user=user, needed_bytes=chain.archives_bytes + spool + 2 * segment)
-    places = choose_places(chain, directory, target.tablespaces, user=user)
+    check_target(
+        directory,
+        user=user,
+        needed_bytes=chain.archives_bytes + spool + 2 * segment,
+        is_started=target.start,
+    )
+    places = choose_places(chain, directory, target.tablespaces, user=user, is_started=target.start)
     if target.start and target.port is not None and not is_port_free(target.port):
         raise TargetNotUsable(
             f"port {target.port} of localhost is taken", hint="name another one, or none"
@@ -335,7 +342,9 @@ class _Restore:
             proven=True,
             reached=LogPosition(str(reached.timeline), reached.lsn),
             last_commit_at=reached.last_commit_at,
-            connection=f"host={sockets} port={chosen} user={self.role} dbname=postgres",
+            connection=make_conninfo(
+                host=str(sockets), port=chosen, user=self.role, dbname="postgres"
+            ),
             next_steps=tuple(steps),
             facts={**self._facts(), "port": chosen},
         )

@@ -32,10 +32,15 @@ class TablespacePlaces:
 
 
 def choose_places(
-    chain: Chain, directory: Path, wanted: Mapping[str, Path], *, user: ServerUser
+    chain: Chain,
+    directory: Path,
+    wanted: Mapping[str, Path],
+    *,
+    user: ServerUser,
+    is_started: bool,
 ) -> TablespacePlaces:
     """Places for the chain's tablespaces; ``wanted`` are directories by the location that a
-    tablespace had on the source.
+    tablespace had on the source, ``is_started`` as for ``check_target``.
 
     Raises UnknownName for a location that the chain does not have; TargetNotUsable for a directory
     that is not absent or empty, is too small, or lies in or around the target or another one.
@@ -62,7 +67,7 @@ def choose_places(
             for name in step.source.streams()
             if name == f"{oid}.tar"
         )
-        check_target(place, user=user, needed_bytes=needed)
+        check_target(place, user=user, needed_bytes=needed, is_started=is_started)
         chosen.append(place)
         places[oid] = place
     return TablespacePlaces(places, tuple(chosen))
