@@ -159,13 +159,15 @@ class RestoreTarget:
     """Where to restore to. ``start``: run the server there, prove the state and leave it running;
     ``port`` for it (None: the engine's choice). ``program_dir``: where its programs are.
     ``tablespaces``: where tablespaces go, by their location on the source; the engine has a place
-    for those that are not named."""
+    for those that are not named. ``replaces``: ``directory`` holds a stopped cluster, an older
+    state of which is to take its place; it is kept beside."""
 
     directory: Path
     start: bool = False
     port: int | None = None
     program_dir: Path | None = None
     tablespaces: Mapping[str, Path] = field(default_factory=dict)
+    replaces: bool = False
 
 
 @dataclass(frozen=True, slots=True)

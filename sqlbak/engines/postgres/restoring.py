@@ -32,6 +32,7 @@ from sqlbak.engines.postgres.recovery import (
     minimums,
     without_block,
 )
+from sqlbak.engines.postgres.replacing import beside, check_replaceable, set_aside
 from sqlbak.engines.postgres.server import (
     ServerUser,
     choose_user,
@@ -91,8 +92,11 @@ def restore_cluster(
     user = choose_user(directory)
     spool = min(chain.log_bytes, 2 * _SPOOL_BYTES) if target.start else chain.log_bytes
     segment = chain.log.segment_size
+    identifier = str(chain.full.facts["system_identifier"])
+    if target.replaces:
+        check_replaceable(directory, system_identifier=identifier)
     check_target(
-        directory,
+        beside(directory) if target.replaces else directory,
         user=user,
         needed_bytes=chain.archives_bytes + spool + 2 * segment,
         is_started=target.start,
@@ -103,10 +107,11 @@ def restore_cluster(
             f"port {target.port} of localhost is taken", hint="name another one, or none"
         )
     programs = _programs(chain.major, target, user)
-    existing = {place: place.is_dir() for place in (directory, *places.outside)}
-    with FrameReader(stop) as frames:
-        restore = _Restore(chain, directory, places, user, frames, progress, stop)
+    with FrameReader(stop) as frames, contextlib.ExitStack() as aside:
         stop_points, record = chain.stop_points(stop_at, frames)
+        before = aside.enter_context(set_aside(directory)) if target.replaces else None
+        existing = {place: place.is_dir() for place in (directory, *places.outside)}
+        restore = _Restore(chain, directory, before, places, user, frames, progress, stop)
         with contextlib.ExitStack() as unfinished:
             for place in existing:
                 unfinished.enter_context(empty_directory(place, user))
@@ -149,10 +154,12 @@ def _programs(major: int, target: RestoreTarget, user: ServerUser) -> Programs |
 
 @dataclass(frozen=True, slots=True)
 class _Restore:
-    """The steps of one restore, in the order in which they are defined."""
+    """The steps of one restore, in the order in which they are defined. ``before``: where the
+    cluster lies that it replaces."""
 
     chain: Chain
     directory: Path
+    before: Path | None
     tablespaces: TablespacePlaces
     user: ServerUser
     frames: FrameReader
@@ -270,6 +277,11 @@ class _Restore:
         if self.tablespaces.outside:
             listed = ", ".join(map(str, self.tablespaces.outside))
             kept.append(f"Tablespaces were restored into {listed}.")
+        if self.before is not None:
+            kept.append(
+                f"The cluster that was there before is kept in {self.before}: remove it when you "
+                "do not want it back."
+            )
         libraries = [s.get("shared_preload_libraries") for s in self.chain.settings]
         if libraries and libraries[-1]:
             kept.append(f"The source loads these libraries at start: {libraries[-1]}.")
@@ -283,6 +295,7 @@ class _Restore:
             "timeline": self.chain.log.timeline,
             "points": [step.point.id for step in self.chain.steps],
             "server_user": self.user.name,
+            "set_aside": None if self.before is None else str(self.before),
             "tablespaces": {str(oid): str(place) for oid, place in self.tablespaces.places.items()},
         }
 

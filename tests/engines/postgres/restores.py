@@ -165,6 +165,7 @@ def restore(
     feed_options: dict[str, Any] | None = None,
     tablespaces: Mapping[str, Path] | None = None,
     stop_lsn: int | None = None,
+    replaces: bool = False,
 ) -> RestoreOutcome:
     """restore_cluster, with what most tests do not care about filled in."""
     major = int(steps[0].facts["server_version_num"]) // 10000
@@ -173,7 +174,9 @@ def restore(
         stop_at=to,
         lineage=lineage or steps[-1].point.lineage,
         histories=histories or {},
-        target=RestoreTarget(directory, start, port, program_directory(major), tablespaces or {}),
+        target=RestoreTarget(
+            directory, start, port, program_directory(major), tablespaces or {}, replaces
+        ),
         progress=NO_PROGRESS,
         stop=stop,
         stop_lsn=stop_lsn,
