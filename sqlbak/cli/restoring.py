@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shlex
 from collections.abc import Sequence
@@ -12,11 +13,12 @@ import typer
 
 from sqlbak.cli.output import instant, lsn_text
 from sqlbak.cli.progress import progress_for
-from sqlbak.cli.session import AsJson, Config, Item, PgBin, Quiet, session
+from sqlbak.cli.session import AsJson, Config, FromFolder, Item, PgBin, Quiet, session
 from sqlbak.cli.signals import stop_on_signals
 from sqlbak.engines.port import RestoreTarget
 from sqlbak.errors import UsageError
-from sqlbak.restore.executor import restore_item
+from sqlbak.restore.downloaded import DownloadedItem
+from sqlbak.restore.executor import Stock, restore_item
 from sqlbak.restore.planner import plan_document
 
 __all__ = ["restore"]
@@ -35,8 +37,17 @@ def restore(
         ),
     ] = ...,  # type: ignore[assignment]  # typer's way to say required
     into: Annotated[
-        Path, typer.Option("--into", metavar="DIR", help="An empty or absent directory.")
-    ] = ...,  # type: ignore[assignment]
+        Path | None, typer.Option("--into", metavar="DIR", help="An empty or absent directory.")
+    ] = None,
+    in_place: Annotated[
+        Path | None,
+        typer.Option(
+            "--in-place",
+            metavar="DIR",
+            help="Instead of --into: the stopped cluster itself. It is kept as DIR.before-<time>.",
+        ),
+    ] = None,
+    source: FromFolder = None,
     start: Annotated[
         bool, typer.Option("--start", help="Run the server, prove the state, leave it running.")
     ] = False,
@@ -62,19 +73,29 @@ def restore(
 ) -> None:
     """Restore an item as it was at T. Input without an offset is read in the policy's zone."""
     here = session(context, config, as_json=as_json, quiet=quiet)
+    directory = in_place or into
+    if directory is None or (in_place is not None and into is not None):
+        raise UsageError(
+            "where to? one of --into DIR and --in-place DIR is needed",
+            hint="--into takes an empty or absent directory, --in-place the stopped cluster itself",
+        )
+    target = RestoreTarget(
+        directory=directory,
+        start=start,
+        port=port,
+        program_dir=pg_bin,
+        tablespaces=_tablespaces(tablespace or ()),
+        replaces=in_place is not None,
+    )
     with (
         stop_on_signals() as stop,
-        here.fleet(stop) as fleet,
+        contextlib.ExitStack() as opened,
         progress_for(quiet=here.quiet) as shown,
     ):
-        target = RestoreTarget(
-            directory=into,
-            start=start,
-            port=port,
-            program_dir=pg_bin,
-            tablespaces=_tablespaces(tablespace or ()),
+        stock: Stock = (
+            opened.enter_context(here.fleet(stop)) if source is None else DownloadedItem(source)
         )
-        restored = restore_item(fleet, item, to, target, lineage=lineage, progress=shown, stop=stop)
+        restored = restore_item(stock, item, to, target, lineage=lineage, progress=shown, stop=stop)
     outcome = restored.outcome
     document: dict[str, Any] = {
         **plan_document(restored.plan),

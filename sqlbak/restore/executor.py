@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, tzinfo
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 from urllib.parse import unquote, urlsplit
 
 from sqlbak.engines.port import RestoreOutcome, RestoreStep, RestoreTarget
@@ -26,7 +26,7 @@ from sqlbak.errors import (
     UnknownName,
     UsageError,
 )
-from sqlbak.fleet import Fleet, StoredItem
+from sqlbak.fleet import StoredItem
 from sqlbak.model import Catalog, Item
 from sqlbak.policy.local_time import parse_instant
 from sqlbak.progress import NO_PROGRESS, Progress
@@ -40,10 +40,20 @@ from sqlbak.restore.planner import (
 )
 from sqlbak.stopping import NEVER, StopSignal
 
-__all__ = ["PlannedItem", "RestoredItem", "plan_item", "restore_item"]
+__all__ = ["PlannedItem", "RestoredItem", "Stock", "plan_item", "restore_item"]
 
 _POINT_ID = re.compile(r"[0-9]{8}T[0-9]{6}Z-[a-z2-7]{10}")
 _POSITION = re.compile(r"([0-9A-Fa-f]{1,8})/([0-9A-Fa-f]{1,8})")
+
+
+class Stock(Protocol):
+    """Where stored items are: a fleet's vaults, or a folder that somebody downloaded."""
+
+    def stored_items(self, name: str | None) -> list[StoredItem]:
+        """The items called ``name``; None: all."""
+
+    def zone(self, item: Item) -> tzinfo:
+        """The zone in which the item's times are read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +74,7 @@ class RestoredItem:
 
 
 def plan_item(
-    fleet: Fleet,
+    stock: Stock,
     name: str | None,
     to: str,
     *,
@@ -79,7 +89,7 @@ def plan_item(
     what is asked for then decides. ``without``: ids of recovery points that must not be used.
     Raises UsageError, Refused and what the vault raises.
     """
-    stored_items = fleet.stored_items(name)
+    stored_items = stock.stored_items(name)
     if not stored_items:
         raise NothingToRestore(
             f"there is no recovery point of {name or 'anything'}",
@@ -88,7 +98,7 @@ def plan_item(
     names = sorted({stored.item.name for stored in stored_items})
     if len(names) > 1:
         raise NameNeeded("item", names)
-    chosen = _planner(to, fleet.zone(stored_items[0].item), lineage)
+    chosen = _planner(to, stock.zone(stored_items[0].item), lineage)
     planned: list[PlannedItem] = []
     problems: list[Refused | UnknownName] = []
     for stored in stored_items:
@@ -102,7 +112,7 @@ def plan_item(
 
 
 def restore_item(
-    fleet: Fleet,
+    stock: Stock,
     name: str | None,
     to: str,
     target: RestoreTarget,
@@ -118,7 +128,7 @@ def restore_item(
     TargetNotUsable; ObjectDamaged; RestoreFailed; RestoreNotProven when the server recovered but
     not provably to the state asked for.
     """
-    planned, steps = _readable(fleet, name, to, lineage)
+    planned, steps = _readable(stock, name, to, lineage)
     stored = planned.stored
     _require_outside(stored.vault.store.url, target.directory)
     restore: Callable[..., RestoreOutcome] = restorer(stored.item.engine)
@@ -156,7 +166,7 @@ def _planner(to: str, zone: tzinfo, lineage: str | None) -> Callable[[Catalog], 
 
 
 def _readable(
-    fleet: Fleet, name: str | None, to: str, lineage: str | None
+    stock: Stock, name: str | None, to: str, lineage: str | None
 ) -> tuple[PlannedItem, Sequence[RestoreStep]]:
     """A plan all of whose manifests can be read, and its steps. Without one, the error of the
     first manifest that cannot be.
@@ -170,7 +180,7 @@ def _readable(
     unreadable: dict[str, ObjectDamaged | ObjectNotFound] = {}
     while True:
         try:
-            planned = plan_item(fleet, name, to, lineage=lineage, without=unreadable)
+            planned = plan_item(stock, name, to, lineage=lineage, without=unreadable)
         except (Refused, UnknownName):
             for error in unreadable.values():
                 raise error from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -97,3 +98,46 @@ def test_a_tablespace_option_that_is_not_two_paths_is_refused(
 ) -> None:
     answer = marked.site.restore("latest", home / "data", "--tablespace", option)
     assert (answer.code, answer.document["error"]["code"]) == (2, "usage")
+
+
+@pytest.mark.parametrize("options", [(), ("--into", "{}", "--in-place", "{}")])
+def test_a_restore_needs_one_place(marked: Marked, home: Path, options: tuple[str, ...]) -> None:
+    words = [option.format(home / "data") for option in options]
+    answer = marked.site.run("restore", "orders", "--to", "latest", *words)
+    assert (answer.code, answer.document["error"]["code"]) == (2, "usage")
+
+
+def test_what_is_no_stopped_cluster_is_not_replaced(marked: Marked, home: Path) -> None:
+    for place in (home, home / "absent", marked.cluster.data_directory):
+        answer = marked.site.run("restore", "orders", "--to", "latest", "--in-place", place)
+        assert (answer.code, answer.document["error"]["code"]) == (3, "target_not_usable")
+    assert list(home.iterdir()) == []
+    assert marked.cluster.execute("SELECT 1") == [(1,)]
+
+
+def test_an_earlier_restore_is_replaced_in_its_place(marked: Marked, home: Path) -> None:
+    first = marked.site.restore(
+        marked.points[0]["id"], home / "data", "--start", *_programs(marked)
+    )
+    assert marked.rows(first.ok()) == [1]
+    words = ("--to", "latest", "--in-place", home / "data", "--start", *_programs(marked))
+    second = marked.site.run("restore", "orders", *words).ok()
+    assert marked.rows(second) == [1, 2, 3, 4]
+    assert Path(second["facts"]["set_aside"]).parent == home
+
+
+def test_a_downloaded_folder_is_enough(marked: Marked, home: Path) -> None:
+    (item,) = (marked.site.root / "vault" / "items").iterdir()
+    folder = home / "downloaded"
+    shutil.copytree(item, folder)
+    site = Site(home, marked.cluster.dsn(), environment={"SQLBAK_CONFIG": str(home / "nothing")})
+    planned = site.run("plan", "--from", folder, "--to", marked.points[1]["id"]).ok()
+    assert [step["point"] for step in planned["steps"]] == [p["id"] for p in marked.points[:2]]
+    words = ("--from", folder, "--to", "latest", "--into", home / "data", "--start")
+    answer = site.run("restore", *words, *_programs(marked)).ok()
+    assert answer["item"] == "orders"
+    assert marked.rows(answer) == [1, 2, 3, 4]
+    wrong = site.run("restore", "other", *words)
+    assert (wrong.code, wrong.document["error"]["code"]) == (2, "unknown_name")
+    nothing = site.run("plan", "--from", home / "data")
+    assert (nothing.code, nothing.document["error"]["code"]) == (1, "vault_missing")
