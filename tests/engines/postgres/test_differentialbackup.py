@@ -156,6 +156,7 @@ def test_pages_that_are_written_meanwhile_are_mended_by_the_log(
         assert found[0] == found[1] > 5000
         check_pages(restored)
     cluster.execute("DROP TABLE busy")
+    cluster.execute("SELECT pg_drop_replication_slot(%s)", [SLOT])
 
 
 def test_the_size_is_that_of_the_changed_pages_and_the_other_files() -> None:
