@@ -208,7 +208,8 @@ class Engine(Protocol):
     ) -> BackupResult:
         """What changed since the full ``base``: with it, it restores to its own end without any
         log. BaseUnusable when only another full helps, for one when the server is on another
-        lineage now or what was kept with the full to compare with is damaged."""
+        lineage now or what was kept with the full to compare with is damaged. LogRewritten when
+        the server was put back to a state before the full."""
 
     def log(
         self,
@@ -222,7 +223,7 @@ class Engine(Protocol):
         """The log from ``since`` to now. LogChainBroken when the server no longer has it, or is
         on a lineage that does not descend from ``since``. ``since_facts``: the facts of the
         recovery point that ended there, by which the engine proves that the server's log is still
-        the same one."""
+        the same one. LogRewritten when it is not."""
 
     def oldest_log(self) -> LogPosition | None:
         """The oldest position from which ``log`` can still start; None: nothing is held."""

@@ -20,6 +20,7 @@ from sqlbak.errors import (
     EngineError,
     Interrupted,
     LogChainBroken,
+    LogRewritten,
     ObjectDamaged,
     ObjectNotFound,
     ServerNotReady,
@@ -130,7 +131,7 @@ def back_up(
             made = (_differential_or_full(run, lease, points, found.position),)
         else:
             made = (_full(run, lease),)
-    return BackupOutcome(item, made, tuple(run.notes))
+    return BackupOutcome(run.item, made, tuple(run.notes))
 
 
 def _require_readiness(instance: str, inspection: Inspection) -> None:
@@ -173,13 +174,13 @@ def _full(run: _Run, lease: Lease) -> Point:
 def _differential_or_full(
     run: _Run, lease: Lease, points: tuple[Point, ...], position: LogPosition | None
 ) -> Point:
-    """``position``: where the server's log ended a moment ago."""
+    """``position``: where the server's log ended a moment ago, which tells its lineage."""
     try:
         base = open_base(
             run.vault,
             run.item,
             points,
-            position=position,
+            lineage=None if position is None else position.lineage,
             method=run.fleet.policy(run.item.instance).differential_method,
         )
 
@@ -189,6 +190,8 @@ def _differential_or_full(
             )
 
         point, _ = _take(run, lease, PointType.DIFFERENTIAL, stream, base_id=base.point.id)
+    except LogRewritten as rewritten:
+        return _successor(run, PointType.DIFFERENTIAL, rewritten)
     except BaseUnusable as unusable:
         run.notes.append(f"a full was taken instead of a differential: {unusable.message}")
         return _full(run, lease)
@@ -211,15 +214,19 @@ def _untold(error: EngineError) -> str:
 
 def _log_or_full(run: _Run, lease: Lease, points: tuple[Point, ...]) -> tuple[Point, ...]:
     if not any(point.type is PointType.FULL for point in points):
-        return (_healed(run, "there is no full backup yet"),)
+        return (_healed(run, PointType.LOG, "there is no full backup yet"),)
     base = _log_base(run, points)
     if base is None:
-        return (_healed(run, "the server no longer holds the log since the last backup"),)
+        return (
+            _healed(run, PointType.LOG, "the server no longer holds the log since the last backup"),
+        )
     made: list[Point] = []
     try:
         _logs(run, lease, *base, made)
+    except LogRewritten as broken:
+        made.append(_successor(run, PointType.LOG, broken))
     except LogChainBroken as broken:
-        made.append(_healed(run, broken.message))
+        made.append(_healed(run, PointType.LOG, broken.message))
     return tuple(made)
 
 
@@ -273,8 +280,15 @@ def _logs(
             run.notes.append(_untold(error))
 
 
-def _healed(run: _Run, why: str) -> Point:
-    run.notes.append(f"a full was taken instead of a log: {why}")
+def _successor(run: _Run, asked: PointType, rewritten: LogRewritten) -> Point:
+    """The positions of the server's log mean another history from now on. Under the old item, a
+    plan could join the two."""
+    run.item = run.vault.create_successor(run.item, now=run.now())
+    return _healed(run, asked, f"{rewritten.message}. It goes on as a new item, {run.item.id}")
+
+
+def _healed(run: _Run, asked: PointType, why: str) -> Point:
+    run.notes.append(f"a full was taken instead of a {asked.value}: {why}")
     with run.leases.acquire(
         f"{run.item.id}.data", purpose=f"healing full of {run.item.name}", stop=run.stop
     ) as lease:

@@ -115,6 +115,11 @@ class Vault:
             return found
         return create_item(self.store, Item("", engine, instance, database, identity), now).item
 
+    def create_successor(self, item: Item, *, now: datetime) -> Item:
+        """A new item that has the name and identity of ``item`` from now on. The old one keeps its
+        recovery points. ``now`` is the successor's place in their order."""
+        return create_item(self.store, item, now, is_successor=True).item
+
     def points(self, item_id: str) -> list[Point]:
         """All recovery points of the item, by their ids, from a listing alone. What does not even
         begin like a recovery point's name is somebody else's and passed over; ObjectDamaged

@@ -27,7 +27,7 @@ from sqlbak.engines.postgres.nativedifferential import (
 from sqlbak.engines.postgres.pagehash import PageHash
 from sqlbak.engines.postgres.pagemap import PageMap
 from sqlbak.engines.postgres.timelines import format_lsn
-from sqlbak.errors import BaseUnusable
+from sqlbak.errors import BaseUnusable, LogRewritten
 from sqlbak.model import DifferentialMethod, PointType
 from sqlbak.progress import Progress
 from sqlbak.stopping import StopSignal
@@ -47,7 +47,8 @@ def take_differential(
     stop: StopSignal,
 ) -> BackupResult:
     """Take one. Streams as of a full, without a page map; in the archives, a relation file may
-    stand in the server's incremental layout. BaseUnusable when only another full helps."""
+    stand in the server's incremental layout. BaseUnusable when only another full helps;
+    LogRewritten when the server was put back to an older copy of itself."""
 
     def take(kind: _Pages | _Native) -> BackupResult:
         return take_cluster_backup(
@@ -133,7 +134,8 @@ def _facts(base: DifferentialBase, method: DifferentialMethod) -> dict[str, Any]
 
 
 def _require_same_server(base: DifferentialBase, server: ServerNow) -> None:
-    """BaseUnusable unless the full is of this very cluster, as it is now."""
+    """BaseUnusable unless the full is of this very cluster, as it is now; LogRewritten when the
+    server has not come as far as the full yet on the same timeline."""
     full = base.point
     if full.type is not PointType.FULL or full.is_copy_only:
         raise ValueError(f"{full.id} cannot be the base of a differential")
@@ -150,8 +152,9 @@ def _require_same_server(base: DifferentialBase, server: ServerNow) -> None:
         if then != now:
             raise BaseUnusable(f"the full {full.id} is of {what} {then}; the server's is {now}")
     if server.identity.flushed_lsn < full.last_lsn:
-        raise BaseUnusable(
+        raise LogRewritten(
             f"the server's log ends at {format_lsn(server.identity.flushed_lsn)}, before the end"
             f" of the full {full.id} at {format_lsn(full.last_lsn)}: it was put back to an older"
-            " state"
+            " state",
+            hint="take a full backup; it starts a new chain",
         )

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlbak.engines.postgres.timelines import format_lsn, segment_start
-from sqlbak.errors import LogChainBroken
+from sqlbak.errors import LogRewritten
 
 __all__ = ["LogTail", "TailKeeper", "without_tail"]
 
@@ -70,7 +70,7 @@ class TailKeeper:
 
 def without_tail(chunks: Iterable[memoryview], tail: LogTail) -> Iterator[memoryview]:
     """The chunks of a stream that begins at ``tail.first_lsn``, from ``tail.last_lsn`` on.
-    LogChainBroken, before the first of them, if what comes before is not the log we know."""
+    LogRewritten, before the first of them, if what comes before is not the log we know."""
     missing = tail.last_lsn - tail.first_lsn
     digest = hashlib.sha256()
     for chunk in chunks:
@@ -82,7 +82,7 @@ def without_tail(chunks: Iterable[memoryview], tail: LogTail) -> Iterator[memory
         missing -= len(chunk) - len(rest)
         if missing == 0:
             if digest.hexdigest() != tail.sha256:
-                raise LogChainBroken(
+                raise LogRewritten(
                     f"the server's log before {format_lsn(tail.last_lsn)} is not the log in the"
                     " vault: the cluster was put back to an older copy and written on since",
                     hint="take a full backup; it starts a new chain",

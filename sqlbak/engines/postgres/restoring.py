@@ -8,6 +8,8 @@ outside the target, and a state that is not proven is never promoted.
 from __future__ import annotations
 
 import contextlib
+import shlex
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -234,19 +236,22 @@ class _Restore:
         self, stop_point: StopPoint, programs: Programs | None, created: Sequence[str]
     ) -> RestoreOutcome:
         """What to tell the operator of a cluster that was not started."""
-        binary = programs.directory if programs else f"<PostgreSQL {self.chain.major}'s bin>"
+        binary = programs.directory if programs else f"<bin of PostgreSQL {self.chain.major}>"
+        here = str(self.directory)
+        start = ["-D", here, "-l", f"{here}/server.log", "-o", "-p PORT", "start"]
+        # The files of tablespaces are checked where the server sees them, below pg_tblspc.
+        moved = (INSIDE, "tablespace_map") if self.tablespaces.places else ()
+        ignored = [f"--ignore={name}" for name in moved]
         where = (
             f"before the first transaction after {stop_point.time.isoformat()}"
             if stop_point.time is not None
             else f"at log position {format_lsn(self.chain.log.last_lsn)}"
         )
-        # Where tablespaces lie is no part of the backup, nor is a second look at them there.
-        ignored = f"-i {INSIDE} -i tablespace_map " if self.tablespaces.places else ""
         steps = [
-            f"Check the files: {binary}/pg_verifybackup {ignored}{self.directory}",
-            f"Start it as user {self.user.name}: {binary}/pg_ctl -D {self.directory} "
-            f"-l {self.directory}/server.log -o '-p PORT' start",
-            f"It replays its log, stops {where}, and stays read-only there.",
+            f"Check the files: {shlex.join([f'{binary}/pg_verifybackup', *ignored, here])}",
+            f"Start it as user {self.user.name}: {shlex.join([f'{binary}/pg_ctl', *start])}",
+            f"It replays its log, stops {where}, and stays read-only there; tables that an "
+            "unfinished transaction had locked stay locked meanwhile.",
             "Look at it: SELECT pg_get_wal_replay_pause_state(), pg_last_xact_replay_timestamp();",
             "Make it writable: SELECT pg_wal_replay_resume(); (it begins a new timeline)",
             *self._warnings(),
@@ -302,6 +307,8 @@ class _Restore:
     def prepare_start(self) -> None:
         """What is needed to start: the settings that stay, and a private place for ours."""
         self._configure(kept_settings())
+        if self.home.is_dir():  # the source was itself restored once, and took this along
+            shutil.rmtree(self.home)
         self.home.mkdir(mode=0o700)
         self.user.own(self.home)
 
@@ -345,7 +352,8 @@ class _Restore:
         steps = [
             f"It runs as user {self.user.name}, for this machine only (port {chosen} of localhost "
             f"and the socket in {sockets}); its log is {recovery.log_path}.",
-            f"Stop it with: {programs.directory}/pg_ctl -D {self.directory} stop",
+            "Stop it with: "
+            + shlex.join([f"{programs.directory}/pg_ctl", "-D", str(self.directory), "stop"]),
             *notes,
             *(f"The backup holds no {name}; a minimal one was written." for name in supplied),
             *self._warnings(),

@@ -15,7 +15,7 @@ from sqlbak.engines.port import DifferentialBase
 from sqlbak.engines.postgres.engine import PostgresEngine
 from sqlbak.engines.postgres.nativedifferential import summaries_reach_back
 from sqlbak.engines.postgres.timelines import segment_name
-from sqlbak.errors import BaseUnusable, Interrupted
+from sqlbak.errors import BaseUnusable, Interrupted, LogRewritten
 from sqlbak.model import DifferentialMethod, PointType
 from sqlbak.progress import NO_PROGRESS
 from sqlbak.stopping import NEVER, StopSignal
@@ -233,7 +233,7 @@ def test_a_full_of_another_timeline_or_of_a_later_state_is_no_base(
     with pytest.raises(BaseUnusable, match="timeline"):
         take_differential(newest_cluster, elsewhere)
     later = replace(base, point=replace(base.point, last_lsn=1 << 50))
-    with pytest.raises(BaseUnusable, match="put back"):
+    with pytest.raises(LogRewritten, match="put back"):
         take_differential(newest_cluster, later)
 
 
