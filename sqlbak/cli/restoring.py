@@ -6,8 +6,9 @@ import contextlib
 import re
 import shlex
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -19,7 +20,7 @@ from sqlbak.engines.port import RestoreTarget
 from sqlbak.errors import UsageError
 from sqlbak.restore.downloaded import DownloadedItem
 from sqlbak.restore.executor import Stock, restore_item
-from sqlbak.restore.planner import plan_document
+from sqlbak.restore.record import leave_record, restored_document
 
 __all__ = ["restore"]
 
@@ -97,20 +98,12 @@ def restore(
         )
         restored = restore_item(stock, item, to, target, lineage=lineage, progress=shown, stop=stop)
     outcome = restored.outcome
-    document: dict[str, Any] = {
-        **plan_document(restored.plan),
-        "item": restored.item.name,
-        "directory": str(outcome.directory),
-        "proven": outcome.proven,
-        "reached": None
-        if outcome.reached is None
-        else {"lineage": outcome.reached.lineage, "lsn": outcome.reached.lsn},
-        "last_commit_at": instant(outcome.last_commit_at),
-        "connection": outcome.connection,
-        "next_steps": list(outcome.next_steps),
-        "facts": dict(outcome.facts),
-    }
-    here.output.document(document)
+    record = leave_record(restored, asked=to, now=datetime.now(UTC))
+    here.output.document(
+        restored_document(restored) | {"record": None if record.path is None else str(record.path)}
+    )
+    if record.problem:
+        here.output.note(f"note: {record.problem}")
     for note in restored.plan.notes:
         here.output.note(f"note: {note}")
     asked = instant(restored.plan.stop_at) or "the end of the chain"

@@ -66,11 +66,12 @@ class PlannedItem:
 
 @dataclass(frozen=True, slots=True)
 class RestoredItem:
-    """What was restored, by which plan, and what it reached."""
+    """What was restored, by which plan, what it reached, and from where it came."""
 
     item: Item
     plan: RestorePlan
     outcome: RestoreOutcome
+    source: str
 
 
 def plan_item(
@@ -142,7 +143,7 @@ def restore_item(
         progress=progress,
         stop=stop,
     )
-    return RestoredItem(stored.item, planned.plan, outcome)
+    return RestoredItem(stored.item, planned.plan, outcome, stored.vault.store.url)
 
 
 def _is_latest(to: str) -> bool:

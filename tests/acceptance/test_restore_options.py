@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -136,6 +137,9 @@ def test_a_downloaded_folder_is_enough(marked: Marked, home: Path) -> None:
     words = ("--from", folder, "--to", "latest", "--into", home / "data", "--start")
     answer = site.run("restore", *words, *_programs(marked)).ok()
     assert answer["item"] == "orders"
+    assert answer["record"] == str(home / "data.sqlbak.json")
+    record = json.loads((home / "data.sqlbak.json").read_text())
+    assert (record["asked"], record["reached"]) == ("latest", answer["reached"])
     assert marked.rows(answer) == [1, 2, 3, 4]
     wrong = site.run("restore", "other", *words)
     assert (wrong.code, wrong.document["error"]["code"]) == (2, "unknown_name")
