@@ -27,7 +27,7 @@ from sqlbak.errors import (
     SqlbakError,
 )
 from sqlbak.fleet import Fleet
-from sqlbak.jobs.differential_base import open_base
+from sqlbak.jobs.differential_base import ahead_of, open_base
 from sqlbak.jobs.log_chain import next_log_start
 from sqlbak.model import Item, LogPosition, Point, PointType
 from sqlbak.policy.calendar import Slot
@@ -174,8 +174,16 @@ def _full(run: _Run, lease: Lease) -> Point:
 def _differential_or_full(
     run: _Run, lease: Lease, points: tuple[Point, ...], position: LogPosition | None
 ) -> Point:
-    """``position``: where the server's log ended a moment ago, which tells its lineage."""
+    """``position``: where the server's log ended when it was looked at."""
     try:
+        if ahead_of(points, position) is not None:
+            # Points may have been committed since that look.
+            position = run.engine.inspect().items[0].position
+        if (ahead := ahead_of(points, position)) is not None:
+            raise LogRewritten(
+                f"the server's log ends before the end of {ahead.id}: it was set back to an "
+                "older state"
+            )
         base = open_base(
             run.vault,
             run.item,

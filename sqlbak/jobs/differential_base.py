@@ -6,10 +6,20 @@ from collections.abc import Sequence
 
 from sqlbak.engines.port import DifferentialBase
 from sqlbak.errors import BaseUnusable, ObjectDamaged, ObjectNotFound
-from sqlbak.model import DifferentialMethod, Item, Point, PointType
+from sqlbak.model import DifferentialMethod, Item, LogPosition, Point, PointType
 from sqlbak.vault.vault import Vault
 
-__all__ = ["newest_base", "open_base"]
+__all__ = ["ahead_of", "newest_base", "open_base"]
+
+
+def ahead_of(points: Sequence[Point], position: LogPosition | None) -> Point | None:
+    """A point that ends on the lineage of ``position``, but later: if the server's log ends at
+    ``position``, its history is not that point's any more. Pure."""
+    if position is None:
+        return None
+    here = [point for point in points if point.lineage == position.lineage]
+    newest = max(here, key=lambda point: point.last_lsn, default=None)
+    return None if newest is None or newest.last_lsn <= position.lsn else newest
 
 
 def newest_base(points: Sequence[Point], lineage: str | None) -> Point:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,6 +17,7 @@ from tests.acceptance.site import Site
 from tests.engines.postgres.clusters import (
     Cluster,
     available_majors,
+    give_to_server_user,
     running_cluster,
     scratch_directory,
 )
@@ -165,6 +167,29 @@ def test_after_a_failover_a_differential_becomes_a_full(tmp_path: Path) -> None:
         assert kind == "full"
         assert "lineage 2" in notes[0]
         assert take(site, "differential")[0] == "differential"
+
+
+def test_a_server_that_was_put_back_goes_on_as_a_new_item(tmp_path: Path) -> None:
+    with running_cluster(available_majors()[-1]) as cluster:
+        site = Site(tmp_path, cluster.dsn(), policy=POLICY)
+        full = site.backup("full")
+        cluster.stop()
+        older = cluster.home / "older"
+        shutil.copytree(cluster.data_directory, older, symlinks=True)
+        cluster.start()
+        cluster.execute("CREATE TABLE undone AS SELECT generate_series(1, 10000) AS n")
+        site.backup("log")
+        cluster.stop()
+        shutil.rmtree(cluster.data_directory)
+        older.rename(cluster.data_directory)
+        give_to_server_user(cluster.data_directory)
+        cluster.start()
+        kind, notes = take(site, "differential")
+        assert kind == "full"
+        assert "set back to an older state" in notes[0]
+        assert "new item" in notes[0]
+        again = site.backup("differential")
+        assert (again["type"], again["base"] == full["id"]) == ("differential", False)
 
 
 def test_without_log_backups_the_server_lets_log_go_after_each_differential(

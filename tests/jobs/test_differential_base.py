@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from sqlbak.errors import BaseUnusable
-from sqlbak.jobs.differential_base import newest_base
-from sqlbak.model import Point, PointType
+from sqlbak.jobs.differential_base import ahead_of, newest_base
+from sqlbak.model import LogPosition, Point, PointType
 
 NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
 HERE = "1"
@@ -38,6 +38,16 @@ def test_a_full_of_another_lineage_is_no_base() -> None:
     assert newest_base(points, HERE).id == "left"
     with pytest.raises(BaseUnusable, match="lineage 3"):
         newest_base(points, "3")
+
+
+def test_points_that_the_server_has_not_come_to_show_that_it_was_put_back() -> None:
+    points = [full("before", 0, 100), full("undone", 2, 2000), full("other", 3, 9000, "2")]
+    found = ahead_of(points, LogPosition("1", 1000))
+    assert found is not None
+    assert found.id == "undone"
+    assert ahead_of(points, LogPosition("1", 2000)) is None
+    assert ahead_of(points, LogPosition("3", 1)) is None
+    assert ahead_of(points, None) is None
 
 
 def test_without_any_full_or_position_there_is_no_base() -> None:
