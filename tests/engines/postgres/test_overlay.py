@@ -84,6 +84,8 @@ def _cases(draw: st.DrawFn) -> tuple[bytes, dict[int, bytes], int, int]:
 @given(case=_cases(), is_native=st.booleans())
 @example(case=(_blocks(1, 2, 3), {}, 3, 700), is_native=False)
 @example(case=(_blocks(1, 2, 3), {5: _blocks(9)}, 4, 700), is_native=True)
+@example(case=(_blocks(1, 2, 3, 4), {3: _blocks(9)}, 1, 700), is_native=True)
+@example(case=(_blocks(1, 2, 3, 4), {3: _blocks(9)}, 1, 700), is_native=False)
 def test_every_block_is_the_newest_there_is(
     case: tuple[bytes, dict[int, bytes], int, int],
     is_native: bool,
