@@ -13,6 +13,7 @@ Errors travel up as exceptions and are printed or logged once, at the edge.
     |   +-- InputUnreadable                      a file given on the command line
     +-- Refused                         exit 3   well-formed, but cannot be met
     |   +-- InstantUnreachable
+    |   +-- PositionUnreachable
     |   +-- InstantAmbiguous
     |   +-- InstantNonexistent
     |   +-- LineageAmbiguous
@@ -42,6 +43,7 @@ Errors travel up as exceptions and are printed or logged once, at the edge.
     |   +-- ServerProgramMissing
     |   +-- LogChainBroken
     |   |   +-- LogRewritten
+    |   +-- BaseUnusable
     |   +-- BackupFailed
     |   +-- RestoreFailed
     |   +-- RestoreNotProven
@@ -58,6 +60,7 @@ from typing import ClassVar
 __all__ = [
     "AccessDenied",
     "BackupFailed",
+    "BaseUnusable",
     "ConfigurationInvalid",
     "EngineError",
     "FeatureUnsupported",
@@ -78,6 +81,7 @@ __all__ = [
     "ObjectDamaged",
     "ObjectKeyInvalid",
     "ObjectNotFound",
+    "PositionUnreachable",
     "PreconditionFailed",
     "ProtectionAtRisk",
     "Refused",
@@ -188,6 +192,12 @@ class InstantUnreachable(Refused):
     """No chain of recovery points leads to the instant asked for."""
 
     code = "instant_unreachable"
+
+
+class PositionUnreachable(Refused):
+    """No chain of recovery points leads to the position in the log asked for."""
+
+    code = "position_unreachable"
 
 
 class InstantAmbiguous(Refused):
@@ -394,6 +404,12 @@ class LogRewritten(LogChainBroken):
     it writes from now on is another history at the same positions."""
 
     code = "log_rewritten"
+
+
+class BaseUnusable(EngineError):
+    """The full that a differential would build on does not serve: another full heals it."""
+
+    code = "base_unusable"
 
 
 class BackupFailed(EngineError):

@@ -139,15 +139,6 @@ class Fleet:
             return self.policy(item.instance).zone
         return UTC
 
-    def notes(self) -> tuple[str, ...]:
-        """What the policies ask for that this version serves in another way."""
-        return tuple(
-            f"{name}: differentials are not taken by this version; logs carry every instant "
-            "between two fulls"
-            for name in self.instances()
-            if self.policy(name).differential is not None
-        )
-
     def engine(self, instance: str) -> Engine:
         """The engine of one instance; connects only when used. SecretUnavailable."""
         settings = self._configuration.instances[instance]

@@ -12,6 +12,7 @@ from enum import StrEnum
 
 __all__ = [
     "Catalog",
+    "DifferentialMethod",
     "EngineName",
     "Fork",
     "Item",
@@ -35,6 +36,18 @@ class PointType(StrEnum):
     FULL = "full"
     DIFFERENTIAL = "differential"
     LOG = "log"
+
+
+class DifferentialMethod(StrEnum):
+    """How it is found out what changed since the full. AUTO: what is proven to be safe.
+
+    PAGES compares every page with the full's page map; NATIVE trusts what the server says
+    (PostgreSQL 17 and later: BASE_BACKUP with INCREMENTAL).
+    """
+
+    AUTO = "auto"
+    PAGES = "pages"
+    NATIVE = "native"
 
 
 @dataclass(frozen=True, slots=True)

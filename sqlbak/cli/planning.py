@@ -8,8 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from sqlbak.cli.session import AsJson, Config, Item, session
+from sqlbak.cli.session import AsJson, Config, FromFolder, Item, session
 from sqlbak.errors import InputUnreadable
+from sqlbak.restore.downloaded import DownloadedItem
 from sqlbak.restore.executor import plan_item
 from sqlbak.restore.explanation import explain
 from sqlbak.restore.headers import plan_headers
@@ -23,7 +24,12 @@ def plan_restore(
     item: Item = None,
     to: Annotated[
         str | None,
-        typer.Option("--to", metavar="T", help="ISO 8601, with or without offset, or 'latest'."),
+        typer.Option(
+            "--to",
+            metavar="T",
+            help="ISO 8601, with or without offset; 'latest'; a position in the log (0/3000148); "
+            "or a recovery point's id.",
+        ),
     ] = None,
     headers: Annotated[
         Path | None,
@@ -33,6 +39,7 @@ def plan_restore(
             help="Plan offline from RESTORE HEADERONLY rows (a JSON list), without a vault.",
         ),
     ] = None,
+    source: FromFolder = None,
     lineage: Annotated[
         str | None, typer.Option("--lineage", help="Which history, where two hold the instant.")
     ] = None,
@@ -46,8 +53,11 @@ def plan_restore(
         here.output.document(plan_document(plan))
         here.output.text(explain(plan))
         return
-    with here.fleet() as fleet:
-        planned = plan_item(fleet, item, to or "latest", lineage=lineage)
+    if source is not None:
+        planned = plan_item(DownloadedItem(source), item, to or "latest", lineage=lineage)
+    else:
+        with here.fleet() as fleet:
+            planned = plan_item(fleet, item, to or "latest", lineage=lineage)
     here.output.document(plan_document(planned.plan))
     here.output.text(explain(planned.plan))
 

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 import shlex
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from sqlbak.cli.output import instant, lsn_text
 from sqlbak.cli.progress import progress_for
-from sqlbak.cli.session import AsJson, Config, Item, PgBin, Quiet, session
+from sqlbak.cli.session import AsJson, Config, FromFolder, Item, PgBin, Quiet, session
 from sqlbak.cli.signals import stop_on_signals
 from sqlbak.engines.port import RestoreTarget
-from sqlbak.restore.executor import restore_item
-from sqlbak.restore.planner import plan_document
+from sqlbak.errors import UsageError
+from sqlbak.restore.downloaded import DownloadedItem
+from sqlbak.restore.executor import Stock, restore_item
+from sqlbak.restore.record import leave_record, restored_document
 
 __all__ = ["restore"]
 
@@ -24,16 +30,39 @@ def restore(
     item: Item = None,
     to: Annotated[
         str,
-        typer.Option("--to", metavar="T", help="ISO 8601, with or without offset, or 'latest'."),
+        typer.Option(
+            "--to",
+            metavar="T",
+            help="ISO 8601, with or without offset; 'latest'; a position in the log (0/3000148); "
+            "or a recovery point's id.",
+        ),
     ] = ...,  # type: ignore[assignment]  # typer's way to say required
     into: Annotated[
-        Path, typer.Option("--into", metavar="DIR", help="An empty or absent directory.")
-    ] = ...,  # type: ignore[assignment]
+        Path | None, typer.Option("--into", metavar="DIR", help="An empty or absent directory.")
+    ] = None,
+    in_place: Annotated[
+        Path | None,
+        typer.Option(
+            "--in-place",
+            metavar="DIR",
+            help="Instead of --into: the stopped cluster itself. It is kept as DIR.before-<time>.",
+        ),
+    ] = None,
+    source: FromFolder = None,
     start: Annotated[
         bool, typer.Option("--start", help="Run the server, prove the state, leave it running.")
     ] = False,
     port: Annotated[
         int | None, typer.Option("--port", min=1, max=65535, help="Port for --start.")
+    ] = None,
+    tablespace: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--tablespace",
+            metavar="OLD=NEW",
+            help="Put the tablespace that lay in OLD into NEW, an empty or absent directory. "
+            "May be repeated; others go below DIR.",
+        ),
     ] = None,
     lineage: Annotated[
         str | None, typer.Option("--lineage", help="Which history, where two hold the instant.")
@@ -45,31 +74,41 @@ def restore(
 ) -> None:
     """Restore an item as it was at T. Input without an offset is read in the policy's zone."""
     here = session(context, config, as_json=as_json, quiet=quiet)
+    directory = in_place or into
+    if directory is None or (in_place is not None and into is not None):
+        raise UsageError(
+            "where to? one of --into DIR and --in-place DIR is needed",
+            hint="--into takes an empty or absent directory, --in-place the stopped cluster itself",
+        )
+    target = RestoreTarget(
+        directory=directory,
+        start=start,
+        port=port,
+        program_dir=pg_bin,
+        tablespaces=_tablespaces(tablespace or ()),
+        replaces=in_place is not None,
+    )
     with (
         stop_on_signals() as stop,
-        here.fleet(stop) as fleet,
+        contextlib.ExitStack() as opened,
         progress_for(quiet=here.quiet) as shown,
     ):
-        target = RestoreTarget(directory=into, start=start, port=port, program_dir=pg_bin)
-        restored = restore_item(fleet, item, to, target, lineage=lineage, progress=shown, stop=stop)
+        stock: Stock = (
+            opened.enter_context(here.fleet(stop)) if source is None else DownloadedItem(source)
+        )
+        restored = restore_item(stock, item, to, target, lineage=lineage, progress=shown, stop=stop)
     outcome = restored.outcome
-    document: dict[str, Any] = {
-        **plan_document(restored.plan),
-        "item": restored.item.name,
-        "directory": str(outcome.directory),
-        "proven": outcome.proven,
-        "reached": None
-        if outcome.reached is None
-        else {"lineage": outcome.reached.lineage, "lsn": outcome.reached.lsn},
-        "last_commit_at": instant(outcome.last_commit_at),
-        "connection": outcome.connection,
-        "next_steps": list(outcome.next_steps),
-        "facts": dict(outcome.facts),
-    }
-    here.output.document(document)
+    record = leave_record(restored, asked=to, now=datetime.now(UTC))
+    here.output.document(
+        restored_document(restored) | {"record": None if record.path is None else str(record.path)}
+    )
+    if record.problem:
+        here.output.note(f"note: {record.problem}")
     for note in restored.plan.notes:
         here.output.note(f"note: {note}")
     asked = instant(restored.plan.stop_at) or "the end of the chain"
+    if restored.plan.stop_lsn is not None:
+        asked = f"log position {lsn_text(restored.plan.stop_lsn)}"
     here.output.text(f"restored {restored.item.name} as of {asked} into {outcome.directory}")
     if outcome.proven and outcome.reached is not None:
         here.output.text(
@@ -80,3 +119,19 @@ def restore(
         here.output.text(f"connect with: psql {shlex.quote(outcome.connection)}")
     for step in outcome.next_steps:
         here.output.text(f"next: {step}")
+
+
+def _tablespaces(options: Sequence[str]) -> dict[str, Path]:
+    r"""``OLD=NEW``, an equals sign in a path written as ``\=`` (as pg_basebackup has it)."""
+    found: dict[str, Path] = {}
+    for option in options:
+        parts = [part.replace("\\=", "=") for part in re.split(r"(?<!\\)=", option)]
+        if len(parts) != 2 or not all(part.startswith("/") for part in parts):
+            raise UsageError(
+                f"--tablespace {option}: not two absolute paths with an equals sign between them",
+                hint=r"write --tablespace OLD=NEW, and \= for an equals sign in a path",
+            )
+        if parts[0] in found:
+            raise UsageError(f"--tablespace names {parts[0]} twice")
+        found[parts[0]] = Path(parts[1])
+    return found

@@ -13,7 +13,17 @@ from sqlbak.fleet import Fleet
 from sqlbak.policy.loading import LoadedConfiguration, load_configuration
 from sqlbak.stopping import NEVER, StopSignal
 
-__all__ = ["AsJson", "Config", "Item", "PgBin", "Quiet", "RootConfig", "Session", "session"]
+__all__ = [
+    "AsJson",
+    "Config",
+    "FromFolder",
+    "Item",
+    "PgBin",
+    "Quiet",
+    "RootConfig",
+    "Session",
+    "session",
+]
 
 DEFAULT_CONFIG = Path("policies")
 
@@ -31,6 +41,14 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
 PgBin = Annotated[
     Path | None,
     typer.Option("--pg-bin", metavar="DIR", help="Where PostgreSQL's own programs are."),
+]
+FromFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--from",
+        metavar="FOLDER",
+        help="A downloaded copy of the vault's items/<item> folder; needs no vault and no policy.",
+    ),
 ]
 Item = Annotated[
     str | None,

@@ -14,12 +14,13 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
 
-from sqlbak.model import EngineName, Fork, LogPosition, Point, PointType
+from sqlbak.model import DifferentialMethod, EngineName, Fork, LogPosition, Point, PointType
 from sqlbak.progress import Progress
 from sqlbak.stopping import StopSignal
 
 __all__ = [
     "BackupResult",
+    "DifferentialBase",
     "DiscoveredItem",
     "Engine",
     "Inspection",
@@ -112,6 +113,7 @@ class BackupResult:
     lineages). ``facts`` go into the manifest as they are (JSON values).
 
     ``continues_on``: a log backup stopped at a fork; another, from there, follows at once.
+    ``notes``: sentences for people, such as why another method was used than the one asked for.
     """
 
     type: PointType
@@ -128,6 +130,18 @@ class BackupResult:
     histories: Mapping[str, bytes] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
     continues_on: LogPosition | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DifferentialBase:
+    """The full that a differential builds on: its planner's facts, the engine's facts of its
+    manifest, its payload, and how to find out what changed since."""
+
+    point: Point
+    facts: Mapping[str, Any]
+    source: PayloadSource
+    method: DifferentialMethod = DifferentialMethod.AUTO
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,12 +157,17 @@ class RestoreStep:
 @dataclass(frozen=True, slots=True)
 class RestoreTarget:
     """Where to restore to. ``start``: run the server there, prove the state and leave it running;
-    ``port`` for it (None: the engine's choice). ``program_dir``: where its programs are."""
+    ``port`` for it (None: the engine's choice). ``program_dir``: where its programs are.
+    ``tablespaces``: where tablespaces go, by their location on the source; the engine has a place
+    for those that are not named. ``replaces``: ``directory`` holds a stopped cluster, an older
+    state of which is to take its place; it is kept beside."""
 
     directory: Path
     start: bool = False
     port: int | None = None
     program_dir: Path | None = None
+    tablespaces: Mapping[str, Path] = field(default_factory=dict)
+    replaces: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +196,20 @@ class Engine(Protocol):
         self, sink: PayloadSink, *, label: str, progress: Progress, stop: StopSignal
     ) -> BackupResult:
         """A full backup that restores to its own end without any log."""
+
+    def differential(
+        self,
+        base: DifferentialBase,
+        sink: PayloadSink,
+        *,
+        label: str,
+        progress: Progress,
+        stop: StopSignal,
+    ) -> BackupResult:
+        """What changed since the full ``base``: with it, it restores to its own end without any
+        log. BaseUnusable when only another full helps, for one when the server is on another
+        lineage now or what was kept with the full to compare with is damaged. LogRewritten when
+        the server was put back to a state before the full."""
 
     def log(
         self,

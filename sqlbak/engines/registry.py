@@ -28,8 +28,10 @@ class Restorer(Protocol):
         target: RestoreTarget,
         progress: Progress,
         stop: StopSignal,
+        stop_lsn: int | None = None,
     ) -> RestoreOutcome:
-        """Restore ``steps`` up to ``stop_at`` (None: to the end of the last one)."""
+        """Restore ``steps`` up to ``stop_at``, or to what lies before ``stop_lsn`` in the log (both
+        None: to the end of the last one)."""
 
 
 def postgres_engine(dsn: str, *, slot_name: str) -> Engine:

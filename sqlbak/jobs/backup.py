@@ -16,8 +16,8 @@ from typing import Any
 
 from sqlbak.engines.port import BackupResult, Engine, Inspection, PayloadSink, Severity
 from sqlbak.errors import (
+    BaseUnusable,
     EngineError,
-    FeatureUnsupported,
     Interrupted,
     LogChainBroken,
     LogRewritten,
@@ -27,6 +27,7 @@ from sqlbak.errors import (
     SqlbakError,
 )
 from sqlbak.fleet import Fleet
+from sqlbak.jobs.differential_base import ahead_of, open_base
 from sqlbak.jobs.log_chain import next_log_start
 from sqlbak.model import Item, LogPosition, Point, PointType
 from sqlbak.policy.calendar import Slot
@@ -88,18 +89,14 @@ def back_up(
     """Take one backup of ``instance`` and commit it.
 
     A log backup that cannot continue the vault's log (none yet, log lost, another lineage) becomes
-    a full, and the outcome's notes say why. ``slot`` is the scheduled instant that the run serves.
+    a full, and so does a differential whose full cannot serve (none yet, of another lineage,
+    damaged); the outcome's notes say why. ``slot`` is the scheduled instant that the run serves.
     ``still_due`` is asked under the lease, with the points as they are then. ``wait_seconds``: how
     long to wait for another process's lease.
 
     Raises ServerNotReady naming all that stands in the way; LeaseHeld; what engine and vault raise.
     Every run that got as far as the vault leaves a job record there.
     """
-    if point_type is PointType.DIFFERENTIAL:
-        raise FeatureUnsupported(
-            f"{instance}: this version takes no differentials of PostgreSQL",
-            hint="take a full or a log: sqlbak backup --type log",
-        )
     engine = fleet.engine(instance)
     inspection = engine.inspect()
     _require_readiness(instance, inspection)
@@ -130,6 +127,8 @@ def back_up(
             return BackupOutcome(item, ())
         if point_type is PointType.LOG:
             made = _log_or_full(run, lease, points)
+        elif point_type is PointType.DIFFERENTIAL:
+            made = (_differential_or_full(run, lease, points, found.position),)
         else:
             made = (_full(run, lease),)
     return BackupOutcome(run.item, made, tuple(run.notes))
@@ -172,6 +171,47 @@ def _full(run: _Run, lease: Lease) -> Point:
     return point
 
 
+def _differential_or_full(
+    run: _Run, lease: Lease, points: tuple[Point, ...], position: LogPosition | None
+) -> Point:
+    """``position``: where the server's log ended when it was looked at."""
+    try:
+        if ahead_of(points, position) is not None:
+            # Points may have been committed since that look.
+            position = run.engine.inspect().items[0].position
+        if (ahead := ahead_of(points, position)) is not None:
+            raise LogRewritten(
+                f"the server's log ends before the end of {ahead.id}: it was set back to an "
+                "older state"
+            )
+        base = open_base(
+            run.vault,
+            run.item,
+            points,
+            lineage=None if position is None else position.lineage,
+            method=run.fleet.policy(run.item.instance).differential_method,
+        )
+
+        def stream(sink: PayloadSink, label: str) -> BackupResult:
+            return run.engine.differential(
+                base, sink, label=label, progress=run.progress, stop=run.stop
+            )
+
+        point, _ = _take(run, lease, PointType.DIFFERENTIAL, stream, base_id=base.point.id)
+    except LogRewritten as rewritten:
+        return _successor(run, PointType.DIFFERENTIAL, rewritten)
+    except BaseUnusable as unusable:
+        run.notes.append(f"a full was taken instead of a differential: {unusable.message}")
+        return _full(run, lease)
+    if run.fleet.policy(run.item.instance).log is None:
+        # As after a full: nothing else ever lets the server discard log.
+        try:
+            run.engine.acknowledge(point.position)
+        except EngineError as error:
+            run.notes.append(_untold(error))
+    return point
+
+
 def _untold(error: EngineError) -> str:
     """The point is in the vault; that the server keeps log a while longer is no failure."""
     return (
@@ -182,20 +222,19 @@ def _untold(error: EngineError) -> str:
 
 def _log_or_full(run: _Run, lease: Lease, points: tuple[Point, ...]) -> tuple[Point, ...]:
     if not any(point.type is PointType.FULL for point in points):
-        return (_healed(run, "there is no full backup yet"),)
+        return (_healed(run, PointType.LOG, "there is no full backup yet"),)
     base = _log_base(run, points)
     if base is None:
-        return (_healed(run, "the server no longer holds the log since the last backup"),)
+        return (
+            _healed(run, PointType.LOG, "the server no longer holds the log since the last backup"),
+        )
     made: list[Point] = []
     try:
         _logs(run, lease, *base, made)
     except LogRewritten as broken:
-        # The positions of its log mean another history from now on. Under the old item, a plan
-        # could join the two.
-        run.item = run.vault.create_successor(run.item, now=run.now())
-        made.append(_healed(run, f"{broken.message}. It goes on as a new item, {run.item.id}"))
+        made.append(_successor(run, PointType.LOG, broken))
     except LogChainBroken as broken:
-        made.append(_healed(run, broken.message))
+        made.append(_healed(run, PointType.LOG, broken.message))
     return tuple(made)
 
 
@@ -249,8 +288,15 @@ def _logs(
             run.notes.append(_untold(error))
 
 
-def _healed(run: _Run, why: str) -> Point:
-    run.notes.append(f"a full was taken instead of a log: {why}")
+def _successor(run: _Run, asked: PointType, rewritten: LogRewritten) -> Point:
+    """The positions of the server's log mean another history from now on. Under the old item, a
+    plan could join the two."""
+    run.item = run.vault.create_successor(run.item, now=run.now())
+    return _healed(run, asked, f"{rewritten.message}. It goes on as a new item, {run.item.id}")
+
+
+def _healed(run: _Run, asked: PointType, why: str) -> Point:
+    run.notes.append(f"a full was taken instead of a {asked.value}: {why}")
     with run.leases.acquire(
         f"{run.item.id}.data", purpose=f"healing full of {run.item.name}", stop=run.stop
     ) as lease:
@@ -262,6 +308,8 @@ def _take(
     lease: Lease,
     point_type: PointType,
     stream: Callable[[PayloadSink, str], BackupResult],
+    *,
+    base_id: str | None = None,
 ) -> tuple[Point, LogPosition | None]:
     """Stream one backup and commit it; also where the log continues when it stopped at a fork."""
     started_at = run.now()
@@ -303,6 +351,7 @@ def _take(
             run.stop.check()
             point = writer.commit(
                 result,
+                base_id=base_id,
                 is_copy_only=run.is_copy_only and point_type is PointType.FULL,
                 slot=slot,
                 label=label,
@@ -315,5 +364,6 @@ def _take(
         except SqlbakError as second:
             error.add_note(f"the job record could not be written: {second}")
         raise
+    run.notes.extend(result.notes)
     note(JobOutcome.SUCCEEDED, point.id)
     return point, result.continues_on

@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from sqlbak.model import DifferentialMethod
 from sqlbak.policy.cron import CronLine
 from sqlbak.policy.duration import Duration
 from sqlbak.policy.settings import (
@@ -209,6 +210,13 @@ class Policy(_Model):
         description="Cron line of the differential backup, at most one a local day, never on a day "
         "with a full.",
         examples=["0 1 * * mon-sat"],
+    )
+    differential_method: DifferentialMethod = Field(
+        default=DifferentialMethod.AUTO,
+        description="How it is found out what changed since the full. pages: every page is "
+        "compared. native: PostgreSQL 17 and later say it themselves, where that is known to be "
+        "safe, else pages. auto: pages.",
+        examples=["pages"],
     )
     log: LogCadence | None = Field(
         default=None,

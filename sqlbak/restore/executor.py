@@ -5,10 +5,13 @@ Nothing of the target is touched before the plan stands.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, tzinfo
+from functools import partial
 from pathlib import Path
+from typing import Literal, Protocol
 from urllib.parse import unquote, urlsplit
 
 from sqlbak.engines.port import RestoreOutcome, RestoreStep, RestoreTarget
@@ -20,15 +23,37 @@ from sqlbak.errors import (
     ObjectNotFound,
     Refused,
     TargetNotUsable,
+    UnknownName,
+    UsageError,
 )
-from sqlbak.fleet import Fleet, StoredItem
+from sqlbak.fleet import StoredItem
 from sqlbak.model import Catalog, Item
 from sqlbak.policy.local_time import parse_instant
 from sqlbak.progress import NO_PROGRESS, Progress
-from sqlbak.restore.planner import LATEST, Latest, RestorePlan, plan
+from sqlbak.restore.planner import (
+    LATEST,
+    Latest,
+    RestorePlan,
+    plan,
+    plan_to_point,
+    plan_to_position,
+)
 from sqlbak.stopping import NEVER, StopSignal
 
-__all__ = ["PlannedItem", "RestoredItem", "plan_item", "restore_item"]
+__all__ = ["PlannedItem", "RestoredItem", "Stock", "plan_item", "restore_item"]
+
+_POINT_ID = re.compile(r"[0-9]{8}T[0-9]{6}Z-[a-z2-7]{10}")
+_POSITION = re.compile(r"([0-9A-Fa-f]{1,8})/([0-9A-Fa-f]{1,8})")
+
+
+class Stock(Protocol):
+    """Where stored items are: a fleet's vaults, or a folder that somebody downloaded."""
+
+    def stored_items(self, name: str | None) -> list[StoredItem]:
+        """The items called ``name``; None: all."""
+
+    def zone(self, item: Item) -> tzinfo:
+        """The zone in which the item's times are read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,15 +66,16 @@ class PlannedItem:
 
 @dataclass(frozen=True, slots=True)
 class RestoredItem:
-    """What was restored, by which plan, and what it reached."""
+    """What was restored, by which plan, what it reached, and from where it came."""
 
     item: Item
     plan: RestorePlan
     outcome: RestoreOutcome
+    source: str
 
 
 def plan_item(
-    fleet: Fleet,
+    stock: Stock,
     name: str | None,
     to: str,
     *,
@@ -58,12 +84,13 @@ def plan_item(
 ) -> PlannedItem:
     """Plan the restore of the item called ``name`` (None: the only one) to ``to``.
 
-    ``to`` is ISO 8601 or ``latest``; without an offset it is read in the item's policy's zone.
-    ``without``: ids of recovery points that must not be used.
-    One name may stand for several stored items, when a server was replaced by another under the
-    same name; the instant then decides. Raises UsageError, Refused and what the vault raises.
+    ``to`` is ISO 8601 (without an offset it is read in the item's policy's zone), ``latest``, a
+    position in the log as PostgreSQL writes it, or a recovery point's id: its very end. One name
+    may stand for several stored items, when a server was replaced by another under the same name;
+    what is asked for then decides. ``without``: ids of recovery points that must not be used.
+    Raises UsageError, Refused and what the vault raises.
     """
-    stored_items = fleet.stored_items(name)
+    stored_items = stock.stored_items(name)
     if not stored_items:
         raise NothingToRestore(
             f"there is no recovery point of {name or 'anything'}",
@@ -72,22 +99,21 @@ def plan_item(
     names = sorted({stored.item.name for stored in stored_items})
     if len(names) > 1:
         raise NameNeeded("item", names)
-    target = _instant(to, fleet.zone(stored_items[0].item))
+    chosen = _planner(to, stock.zone(stored_items[0].item), lineage)
     planned: list[PlannedItem] = []
-    refusals: list[Refused] = []
+    problems: list[Refused | UnknownName] = []
     for stored in stored_items:
         try:
-            catalog = _without(stored.catalog(), without)
-            planned.append(PlannedItem(stored, plan(catalog, target, lineage=lineage)))
-        except Refused as refusal:
-            refusals.append(refusal)
+            planned.append(PlannedItem(stored, chosen(_without(stored.catalog(), without))))
+        except (Refused, UnknownName) as problem:
+            problems.append(problem)
     if not planned:
-        raise refusals[-1]
-    return _one_of(planned, is_latest=target is LATEST)
+        raise problems[-1]
+    return _one_of(planned, is_latest=_is_latest(to))
 
 
 def restore_item(
-    fleet: Fleet,
+    stock: Stock,
     name: str | None,
     to: str,
     target: RestoreTarget,
@@ -103,45 +129,67 @@ def restore_item(
     TargetNotUsable; ObjectDamaged; RestoreFailed; RestoreNotProven when the server recovered but
     not provably to the state asked for.
     """
-    planned, steps = _readable(fleet, name, to, lineage)
+    planned, steps = _readable(stock, name, to, lineage)
     stored = planned.stored
     _require_outside(stored.vault.store.url, target.directory)
     restore: Callable[..., RestoreOutcome] = restorer(stored.item.engine)
     outcome = restore(
         steps,
         stop_at=planned.plan.stop_at,
+        stop_lsn=planned.plan.stop_lsn,
         lineage=planned.plan.lineage,
         histories=stored.histories(),
         target=target,
         progress=progress,
         stop=stop,
     )
-    return RestoredItem(stored.item, planned.plan, outcome)
+    return RestoredItem(stored.item, planned.plan, outcome, stored.vault.store.url)
 
 
-def _instant(to: str, zone: tzinfo) -> datetime | Latest:
-    return LATEST if to.strip().lower() == "latest" else parse_instant(to, zone)
+def _is_latest(to: str) -> bool:
+    return to.strip().lower() == "latest"
+
+
+def _planner(to: str, zone: tzinfo, lineage: str | None) -> Callable[[Catalog], RestorePlan]:
+    """How to plan for what ``to`` means. UsageError and its kin when it means nothing."""
+    text = to.strip()
+    if _POINT_ID.fullmatch(text):
+        if lineage is not None:
+            raise UsageError("a recovery point has its lineage: leave out --lineage")
+        return partial(plan_to_point, point_id=text)
+    if position := _POSITION.fullmatch(text):
+        lsn = (int(position[1], 16) << 32) | int(position[2], 16)
+        return partial(plan_to_position, lsn=lsn, lineage=lineage)
+    target: datetime | Literal[Latest.LATEST] = (
+        LATEST if _is_latest(text) else parse_instant(text, zone)
+    )
+    return partial(plan, to=target, lineage=lineage)
 
 
 def _readable(
-    fleet: Fleet, name: str | None, to: str, lineage: str | None
+    stock: Stock, name: str | None, to: str, lineage: str | None
 ) -> tuple[PlannedItem, Sequence[RestoreStep]]:
     """A plan all of whose manifests can be read, and its steps. Without one, the error of the
     first manifest that cannot be.
 
     The first plan fixes item, lineage and instant: planning around what is damaged must lead to
-    the same state, never to what then happens to be the latest.
+    the same state, never to what then happens to be the latest. A recovery point's id and a
+    position in the log are fixed by themselves.
     """
+    is_point = _POINT_ID.fullmatch(to.strip()) is not None
+    is_instant = not is_point and not _POSITION.fullmatch(to.strip())
     unreadable: dict[str, ObjectDamaged | ObjectNotFound] = {}
     while True:
         try:
-            planned = plan_item(fleet, name, to, lineage=lineage, without=unreadable)
-        except Refused:
+            planned = plan_item(stock, name, to, lineage=lineage, without=unreadable)
+        except (Refused, UnknownName):
             for error in unreadable.values():
                 raise error from None
             raise
-        name, lineage = planned.stored.item.id, planned.plan.lineage
-        if planned.plan.stop_at is not None:
+        name = planned.stored.item.id
+        if not is_point:
+            lineage = planned.plan.lineage
+        if is_instant and planned.plan.stop_at is not None:
             to = planned.plan.stop_at.isoformat()
         found = _steps(planned, unreadable)
         if found is not None:

@@ -22,6 +22,8 @@ def explain(plan: RestorePlan, *, bytes_per_second: float | None = None) -> str:
     goal = "the end of the last step"
     if plan.stop_at is not None:
         goal = plan.clock.text(plan.stop_at)
+    elif plan.stop_lsn is not None:
+        goal = f"log position {plan.stop_lsn}"
     lines = [f"restore {plan.item} to {goal} on lineage {plan.lineage} ({plan.certainty.value})"]
     width = len(str(len(plan.steps)))
     cuts = {cut.point_id: cut.lsn for cut in plan.cuts}

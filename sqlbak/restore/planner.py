@@ -13,6 +13,7 @@ Pure: the catalog and the instant come in, a plan or a refusal goes out. The rul
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from enum import Enum
 from itertools import zip_longest
@@ -30,7 +31,7 @@ from sqlbak.restore.chain import (
     own_ends,
 )
 from sqlbak.restore.path import Path, lineages_of, path_of
-from sqlbak.restore.refusal import unreachable_instant, unreachable_point
+from sqlbak.restore.refusal import unreachable_instant, unreachable_point, unreachable_position
 from sqlbak.restore.rejection import rejections
 from sqlbak.restore.restore_plan import (
     UTC_CLOCK,
@@ -51,6 +52,7 @@ __all__ = [
     "plan",
     "plan_document",
     "plan_to_point",
+    "plan_to_position",
 ]
 
 
@@ -125,6 +127,63 @@ def plan_to_point(
         raise unreachable_point(catalog.item, path, point, rules)
     chain = Chain(path, arrival.base, arrival.logs(), point.last_lsn, Certainty.PROVEN, point.id)
     return _plan(catalog, chain, None, rules, clock)
+
+
+def plan_to_position(
+    catalog: Catalog,
+    lsn: int,
+    *,
+    lineage: str | None = None,
+    rules: ChainRules = LOOSE_RULES,
+    clock: Clock = UTC_CLOCK,
+) -> RestorePlan:
+    """The cheapest chain to a position in the log: all that lies before it and nothing behind it.
+
+    Without ``lineage`` all are tried; where several hold the position with the same log before it
+    the newest is named.
+
+    Raises:
+        PositionUnreachable: no chain leads there.
+        LineageAmbiguous: several lineages hold the position, with different log before it.
+        NothingToRestore: no full backup.
+        UnknownName: the catalog knows no such lineage.
+        LineageContradictory: the recorded forks cannot be true.
+    """
+    names = lineages_of(catalog) if lineage is None else (lineage,)
+    paths = [path_of(catalog, name) for name in names]
+    if not any(path.bases for path in paths):
+        raise _nothing(catalog, lineage)
+    chains = [chain for path in paths if (chain := _to_position(path, lsn, rules)) is not None]
+    if not chains:
+        raise unreachable_position(catalog.item, paths, lsn)
+    states = {tuple(step.id for step in chain.steps) for chain in chains}
+    if len(states) > 1:
+        raise _ambiguous(catalog, chains, f"log position {lsn}")
+    chain = max(chains, key=lambda chain: _newness(catalog, chain))
+    return replace(_plan(catalog, chain, None, rules, clock), stop_lsn=lsn)
+
+
+def _to_position(path: Path, lsn: int, rules: ChainRules) -> Chain | None:
+    """The cheapest arrival at the first position from ``lsn`` on where a log or a base ends that
+    begins before it; nothing can stop inside a bulk-logged log."""
+    bases = [base for base in path.bases if base.position <= lsn]
+    ends = {base.position for base in bases if base.position == lsn}
+    ends |= {
+        log.end
+        for log in path.logs
+        if log.start < lsn <= log.end and (log.end == lsn or not log.point.has_bulk_logged)
+    }
+    arrivals = [
+        (arrival.key, end, arrival)
+        for end in sorted(ends)
+        if (arrival := chain_to_position(path, bases, end, rules, to=None)) is not None
+    ]
+    if not arrivals:
+        return None
+    _, end, arrival = min(arrivals, key=lambda found: found[:2])
+    logs = arrival.logs()
+    last = logs[-1].point if logs else arrival.base.points[-1]
+    return Chain(path, arrival.base, logs, end, Certainty.PROVEN, last.id)
 
 
 def _plan(
@@ -208,22 +267,24 @@ def _one_of(catalog: Catalog, chains: Sequence[Chain], to: datetime, clock: Cloc
         for chain in chains
     }
     if len(states) > 1:
-        names = sorted(chain.path.lineage for chain in chains)
-        raise LineageAmbiguous(
-            f"{catalog.item}: the lineages {', '.join(names)} all hold {clock.text(to)}, with "
-            "different states",
-            hint="name the one that is meant with --lineage; sqlbak windows shows their times",
-        )
-    newest: dict[str, datetime] = {}
-    for point in catalog.points:
-        newest[point.lineage] = max(point.finished_at, newest.get(point.lineage, point.finished_at))
+        raise _ambiguous(catalog, chains, clock.text(to))
     return max(
         chains,
-        key=lambda chain: (
-            chain.certainty is Certainty.PROVEN,
-            newest[chain.path.lineage],
-            chain.path.lineage,
-        ),
+        key=lambda chain: (chain.certainty is Certainty.PROVEN, *_newness(catalog, chain)),
+    )
+
+
+def _newness(catalog: Catalog, chain: Chain) -> tuple[datetime, str]:
+    """By what the newest of several lineages with one state is found."""
+    lineage = chain.path.lineage
+    return max(p.finished_at for p in catalog.points if p.lineage == lineage), lineage
+
+
+def _ambiguous(catalog: Catalog, chains: Sequence[Chain], asked: str) -> LineageAmbiguous:
+    names = sorted(chain.path.lineage for chain in chains)
+    return LineageAmbiguous(
+        f"{catalog.item}: the lineages {', '.join(names)} all hold {asked}, with different states",
+        hint="name the one that is meant with --lineage; sqlbak windows shows their times",
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlbak.errors import InstantUnreachable, NothingToRestore
+from sqlbak.errors import InstantUnreachable, NothingToRestore, PositionUnreachable
 from sqlbak.model import Point, PointType
 from sqlbak.restore.chain import (
     ChainRules,
@@ -19,7 +19,7 @@ from sqlbak.restore.rejection import Reach
 from sqlbak.restore.restore_plan import Clock
 from sqlbak.restore.windows import windows_of
 
-__all__ = ["unreachable_instant", "unreachable_point"]
+__all__ = ["unreachable_instant", "unreachable_point", "unreachable_position"]
 
 
 def unreachable_instant(
@@ -64,6 +64,23 @@ def unreachable_point(item: str, path: Path, point: Point, rules: ChainRules) ->
     return NothingToRestore(
         f"{item}: recovery point {point.id} cannot be restored: {reason}",
         hint="sqlbak windows shows what can be restored",
+    )
+
+
+def unreachable_position(item: str, paths: Sequence[Path], lsn: int) -> PositionUnreachable:
+    """The refusal for a position in the log: how far base backups and logs reach around it."""
+    first = min(base.position for path in paths for base in path.bases)
+    ends = [log.end for path in paths for log in path.logs]
+    last = max([first, *ends, *(base.position for path in paths for base in path.bases)])
+    if lsn < first:
+        why = f"the first full ends at {first}, and nothing before it can be restored"
+    elif lsn > last:
+        why = f"the log in the vault ends at {last}"
+    else:
+        why = "the log between it and the nearest base before it is not there"
+    return PositionUnreachable(
+        f"{item}: log position {lsn} cannot be restored: {why}",
+        hint="sqlbak list shows which log there is",
     )
 
 

@@ -67,6 +67,8 @@ class RestorePlan:
         cuts: the steps that must not be applied whole, at forks.
         rejected: every other point, in the catalog's order.
         clock: how the plan's instants are shown.
+        stop_lsn: restore everything before this position of the log and nothing behind it
+            (``stop_at`` is then None); None: no such position was asked for.
     """
 
     item: str
@@ -81,6 +83,7 @@ class RestorePlan:
     to_the_end: bool
     cuts: tuple[Cut, ...] = ()
     clock: Clock = field(default=UTC_CLOCK, compare=False)
+    stop_lsn: int | None = None
 
 
 def plan_document(plan: RestorePlan) -> dict[str, Any]:
@@ -96,6 +99,7 @@ def plan_document(plan: RestorePlan) -> dict[str, Any]:
         ],
         "bytes": plan.size_bytes,
         "stop_at": None if plan.stop_at is None else plan.clock.text(plan.stop_at),
+        "stop_lsn": plan.stop_lsn,
         "certainty": plan.certainty.value,
         "proven_by": plan.proven_by,
         "notes": list(plan.notes),

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from sqlbak.model import Point, PointType
-from sqlbak.policy.calendar import Slot, previous_slot
+from sqlbak.policy.calendar import Slot, previous_slot, slots
 from sqlbak.policy.schema import Policy
 from sqlbak.vault.names import point_id_instant
 
 __all__ = ["DueJob", "Protected", "due"]
+
+_A_DAY_AND_MORE = timedelta(hours=50)
+"""Reaches over any local day from any instant of it, also one with 25 hours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,15 +42,13 @@ class DueJob:
 
 
 def due(protected: Iterable[Protected], now: datetime) -> list[DueJob]:
-    """Every backup that should run now; ``now`` is aware.
-
-    Differentials are not offered: no engine of this version takes them.
-    """
+    """Every backup that should run now; ``now`` is aware."""
     jobs: list[DueJob] = []
     for item in protected:
         full = _full_due(item, now)
+        differential = None if full else _differential_due(item, now)
         log = None if full and not _has_full(item) else _log_due(item, now)
-        jobs += [job for job in (full, log) if job is not None]
+        jobs += [job for job in (full, differential, log) if job is not None]
     return jobs
 
 
@@ -71,6 +72,26 @@ def _full_due(item: Protected, now: datetime) -> DueJob | None:
     if newest >= slot.instant or on_its_day:
         return None
     return DueJob(item.instance, PointType.FULL, slot, f"slot {slot.identity}")
+
+
+def _differential_due(item: Protected, now: datetime) -> DueJob | None:
+    """None on a local day that has, had or will have a full, scheduled or not: the full is worth
+    more. One differential a local day, whoever asked for it."""
+    slot = previous_slot(item.policy, PointType.DIFFERENTIAL, now)
+    if slot is None:
+        return None
+    zone = item.policy.zone
+    days = {slot.local_date, now.astimezone(zone).date()}
+    for point in item.points:
+        if point.type is PointType.LOG or point.is_copy_only:
+            continue
+        taken_at = _taken_at(point)
+        if taken_at >= slot.instant or taken_at.astimezone(zone).date() in days:
+            return None
+    around = slots(item.policy, PointType.FULL, now - _A_DAY_AND_MORE, now + _A_DAY_AND_MORE)
+    if any(full.local_date in days for full in around):
+        return None
+    return DueJob(item.instance, PointType.DIFFERENTIAL, slot, f"slot {slot.identity}")
 
 
 def _log_due(item: Protected, now: datetime) -> DueJob | None:

@@ -121,8 +121,6 @@ class Service:
             files=[str(file) for file in loaded.files],
             instances=sorted(loaded.configuration.instances),
         )
-        for note in fleet.notes():
-            self._log.warning("policy note", note=note)
 
     def _reload_if_changed(self) -> None:
         try:

@@ -212,8 +212,11 @@ def test_validate_tells_every_problem_at_once_with_file_and_line(tmp_path: Path)
     assert [one["name"] for one in document["instances"]] == ["orders"]
 
 
-def test_a_differential_is_refused_by_a_version_that_takes_none(used: Site) -> None:
-    refused(used.run("backup", "--type", "differential"), 3, "feature_unsupported")
+def test_a_differential_names_its_full(used: Site) -> None:
+    full = used.run("list").ok()["points"][0]
+    point = used.run("backup", "--type", "differential").ok()["point"]
+    assert set(point) == POINT
+    assert (point["type"], point["base"]) == ("differential", full["id"])
 
 
 def test_an_interrupted_backup_exits_130_and_leaves_nothing(

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from sqlbak.errors import ConfigurationInvalid
+from sqlbak.model import DifferentialMethod
 from sqlbak.policy.loading import load_configuration
 from sqlbak.policy.schema import LogCadence, PostgresInstance, SqlServerInstance
 from sqlbak.policy.settings import LiteralDsn
@@ -371,12 +372,18 @@ def test_settings_of_protection_are_checked_nevertheless(
     assert not any(SECRET in problem for problem in found)
 
 
-def test_a_policy_that_relies_on_differentials_alone_is_named_for_postgres(
-    tmp_path: Path,
-) -> None:
-    (problem,) = load(tmp_path, WHOLE.replace("    log: 15m\n", "")).unsupported
-    assert ":10: policies.gold.differential: " in problem
-    assert "log: 15m" in problem
+def test_a_policy_may_rely_on_differentials_alone(tmp_path: Path) -> None:
+    loaded = load(tmp_path, WHOLE.replace("    log: 15m\n", ""))
+    assert loaded.unsupported == ()
+    assert loaded.configuration.policies["gold"].differential_method is DifferentialMethod.AUTO
+
+
+def test_the_method_of_differentials_is_one_of_three(tmp_path: Path) -> None:
+    written = WHOLE.replace("    log: 15m\n", "    log: 15m\n    differential_method: native\n")
+    policy = load(tmp_path, written).configuration.policies["gold"]
+    assert policy.differential_method is DifferentialMethod.NATIVE
+    (problem,) = problems(tmp_path, written.replace("native", "blocks"))
+    assert "differential_method" in problem
 
 
 def test_the_digest_says_whether_the_meaning_changed(tmp_path: Path) -> None:

@@ -188,6 +188,9 @@ class Server:
             for event in held[len(restored) :]:
                 if event.lsn >= end:
                     break
+                if plan.stop_lsn is not None and event.end > plan.stop_lsn:
+                    assert not step.has_bulk_logged, "the server cannot stop in here"
+                    return restored
                 if plan.stop_at is not None and at(event.clock) > plan.stop_at:
                     assert not step.has_bulk_logged, "the server cannot stop in here"
                     return restored

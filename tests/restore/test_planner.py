@@ -12,11 +12,19 @@ from sqlbak.errors import (
     LineageAmbiguous,
     LineageContradictory,
     NothingToRestore,
+    PositionUnreachable,
     UnknownName,
 )
 from sqlbak.model import Catalog, Fork, Point, PointType
 from sqlbak.restore.explanation import explain
-from sqlbak.restore.planner import LATEST, RestorePlan, plan, plan_document, plan_to_point
+from sqlbak.restore.planner import (
+    LATEST,
+    RestorePlan,
+    plan,
+    plan_document,
+    plan_to_point,
+    plan_to_position,
+)
 from sqlbak.restore.windows import windows
 
 
@@ -318,3 +326,30 @@ def test_a_log_carries_a_restore_only_on_its_own_side_of_a_fork() -> None:
     crossing = replace(reaching_back, first_lineage="1")
     points = catalog(full("f", 180, 0), crossing, forks=(Fork("2", "1", 200),))
     assert steps(plan(points, at(20))) == ["f", "b1"]
+
+
+def test_a_position_is_planned_by_the_log_around_it() -> None:
+    found = plan_to_position(WEEK, 350)
+    assert steps(found) == steps(plan(WEEK, at(45)))
+    assert plan_document(found)["stop_lsn"] == 350
+    assert "to log position 350" in explain(found)
+    assert steps(plan_to_position(WEEK, 300)) == ["sunday", "l1", "l2"]
+    assert steps(plan_to_position(WEEK, 100)) == ["sunday"]
+    assert steps(plan_to_position(WEEK, 101)) == ["sunday", "l1"]
+
+
+@pytest.mark.parametrize(
+    ("lsn", "why"),
+    [(99, "the first full ends at 100"), (501, "ends at 500"), (250, "is not there")],
+)
+def test_a_position_that_cannot_be_reached_is_refused(lsn: int, why: str) -> None:
+    points = catalog(*(point for point in WEEK.points if point.id != "l2"))
+    with pytest.raises(PositionUnreachable, match=why):
+        plan_to_position(points, lsn)
+
+
+def test_a_position_before_a_fork_needs_no_choice_and_behind_it_one() -> None:
+    assert plan_to_position(FAILOVER, 240).lineage == "2"
+    with pytest.raises(LineageAmbiguous, match="log position 300"):
+        plan_to_position(FAILOVER, 300)
+    assert plan_to_position(FAILOVER, 300, lineage="1").lineage == "1"

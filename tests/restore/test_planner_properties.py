@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from sqlbak.errors import LineageAmbiguous, Refused
 from sqlbak.restore.chain import Certainty
-from sqlbak.restore.planner import RestorePlan, plan, plan_to_point
+from sqlbak.restore.planner import RestorePlan, plan, plan_to_point, plan_to_position
 from sqlbak.restore.windows import windows
 from tests.restore.oracle import Answer, Oracle
 from tests.restore.strategies import Story, stories
@@ -125,6 +125,34 @@ def test_a_point_restores_to_its_own_end(story: Story) -> None:
         held = [e for e in story.server.history(point.lineage) if e.is_commit and e.end <= left]
         assert story.server.carry_out(found) == held
         assert found.stop_at is None
+
+
+@thorough
+@given(stories())
+def test_a_position_is_restored_with_all_before_it_and_nothing_behind_it(
+    story: Story,
+) -> None:
+    for lineage in story.lineages():
+        history = story.server.history(lineage)
+        for lsn in sorted({e.end + shift for e in history for shift in (-1, 0, 1)}):
+            try:
+                found = plan_to_position(story.catalog, lsn, lineage=lineage)
+            except Refused:
+                continue
+            held = [event for event in history if event.is_commit and event.end <= lsn]
+            assert story.server.carry_out(found) == held
+            assert (found.stop_at, found.stop_lsn) == (None, lsn)
+
+
+@thorough
+@given(stories())
+def test_the_end_of_a_point_that_can_be_restored_is_a_position_that_can(story: Story) -> None:
+    for point in story.catalog.points:
+        try:
+            plan_to_point(story.catalog, point.id)
+        except Refused:
+            continue
+        plan_to_position(story.catalog, point.last_lsn, lineage=point.lineage)
 
 
 @thorough

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from psycopg import pq
@@ -21,7 +22,13 @@ from sqlbak.engines.postgres.timelines import parse_lsn
 from sqlbak.errors import BackupFailed, UsageError
 from sqlbak.progress import Progress
 
-__all__ = ["BaseBackupStart", "Tablespace", "begin_base_backup", "receive_base_backup"]
+__all__ = [
+    "BaseBackupStart",
+    "Tablespace",
+    "begin_base_backup",
+    "receive_base_backup",
+    "upload_manifest",
+]
 
 _ARCHIVE_NAME = re.compile(r"base\.tar|[1-9][0-9]*\.tar")
 _REPORT_BYTES = 1 << 20
@@ -47,17 +54,18 @@ class BaseBackupStart:
 
 
 def begin_base_backup(
-    connection: ReplicationConnection, label: str, watch: Watch
+    connection: ReplicationConnection, label: str, watch: Watch, *, is_incremental: bool = False
 ) -> BaseBackupStart:
     """Send BASE_BACKUP and wait for its checkpoint. Defaults that would hurt are all overruled:
-    a spread checkpoint takes minutes, and no manifest would be made."""
+    a spread checkpoint takes minutes, and no manifest would be made. ``is_incremental``: what
+    changed since the manifest that was uploaded in this session (PostgreSQL 17)."""
     if not label.isascii() or not label.isprintable() or len(label) > 200:
         raise UsageError("the label of a backup is at most 200 printable ASCII characters")
     quoted = label.replace("'", "''")
     connection.begin(
         f"BASE_BACKUP (LABEL '{quoted}', PROGRESS true, CHECKPOINT 'fast', WAL false, WAIT false,"
         " TABLESPACE_MAP true, MANIFEST 'yes', MANIFEST_CHECKSUMS 'CRC32C',"
-        " VERIFY_CHECKSUMS true)",
+        f" VERIFY_CHECKSUMS true{', INCREMENTAL true' if is_incremental else ''})",
         doing="taking the base backup",
     )
     lsn, timeline = _expect_table(connection, watch)[0][:2]
@@ -76,6 +84,20 @@ def begin_base_backup(
         ),
         total_bytes=sum(size_bytes for _, _, size_bytes in sizes),
     )
+
+
+def upload_manifest(
+    connection: ReplicationConnection, manifest: Iterable[bytes], watch: Watch
+) -> None:
+    """Send the manifest of the backup that the next one shall build on (PostgreSQL 17)."""
+    connection.begin("UPLOAD_MANIFEST", doing="uploading the full's manifest")
+    result = connection.next_result(watch)
+    if result is None or result.status != pq.ExecStatus.COPY_IN:
+        raise BackupFailed("the server does not take the full's manifest")
+    for piece in manifest:
+        watch()
+        connection.send_copy(piece)
+    connection.end_upload(watch)
 
 
 def receive_base_backup(

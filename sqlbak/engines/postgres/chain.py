@@ -15,12 +15,14 @@ from sqlbak.engines.port import RestoreStep
 from sqlbak.engines.postgres.frames import FrameReader
 from sqlbak.engines.postgres.recovery import StopPoint
 from sqlbak.engines.postgres.server import ServerUser
+from sqlbak.engines.postgres.timelines import format_lsn
 from sqlbak.engines.postgres.walrecords import Record, last_record
-from sqlbak.engines.postgres.walsource import WAL_STREAM, WalChain
+from sqlbak.engines.postgres.walsource import WalChain
 from sqlbak.errors import (
     FeatureUnsupported,
     InstantUnreachable,
     NothingToRestore,
+    PositionUnreachable,
     RestoreFailed,
     TargetNotUsable,
 )
@@ -29,12 +31,13 @@ from sqlbak.model import PointType
 __all__ = ["Chain", "Tablespace", "check_target", "checked_chain"]
 
 _SPARE_BYTES = 64 << 20
+_METHODS = frozenset({"pages", "native"})
 _FOR_A_SHELL = re.compile(r"[\"$`\\\n\r]")
 
 
 @dataclass(frozen=True, slots=True)
 class Tablespace:
-    """One tablespace of the full: its id, and where it lay on the source (relative: inside the
+    """One tablespace of the base: its id, and where it lay on the source (relative: inside the
     data directory, allow_in_place_tablespaces)."""
 
     oid: int
@@ -51,6 +54,7 @@ class Chain:
     """A chain that holds together: the steps, what they agree on, and their log as one."""
 
     full: RestoreStep
+    differential: RestoreStep | None
     steps: tuple[RestoreStep, ...]
     major: int
     log: WalChain
@@ -62,10 +66,26 @@ class Chain:
         return [step.facts.get("settings", {}) for step in self.steps]
 
     @property
+    def base(self) -> RestoreStep:
+        """The step whose end is the earliest state that a server can reach: the differential
+        where there is one, else the full."""
+        return self.differential or self.full
+
+    @property
+    def logs(self) -> tuple[RestoreStep, ...]:
+        """What follows the base."""
+        return self.steps[1 if self.differential is None else 2 :]
+
+    @property
     def archives_bytes(self) -> int:
-        """Size of the full's files when unpacked."""
-        source = self.full.source
-        return sum(source.size(name) for name in source.streams() if name != WAL_STREAM)
+        """Size of all archives; what they unpack to is no larger."""
+        bases = [self.full] if self.differential is None else [self.full, self.differential]
+        return sum(
+            step.source.size(name)
+            for step in bases
+            for name in step.source.streams()
+            if name.endswith(".tar") or name == "backup_manifest"
+        )
 
     @property
     def log_bytes(self) -> int:
@@ -95,7 +115,7 @@ class Chain:
 
         A time only works while a later commit lies in the log (recoveryStopsBefore looks at
         nothing else); where none does, the chain's end is that state. It is not the first choice
-        even for a full alone: clients may have committed between the clock that was read for its
+        even for a base alone: clients may have committed between the clock that was read for its
         end and that end.
         """
         record = self.last_record(frames)
@@ -112,23 +132,24 @@ def checked_chain(
     stop_at: datetime | None,
     lineage: str,
     histories: Mapping[str, bytes],
+    stop_lsn: int | None = None,
 ) -> Chain:
     """Check everything that the steps say of themselves once more, whoever planned them.
 
-    Raises FeatureUnsupported, InstantUnreachable, or RestoreFailed for steps that do not belong
-    together.
+    Raises FeatureUnsupported, InstantUnreachable, PositionUnreachable, or RestoreFailed for steps
+    that do not belong together.
     """
     if not steps:
         raise NothingToRestore("a restore needs at least a full backup")
-    for step in steps:
-        if step.point.type is PointType.DIFFERENTIAL:
-            raise FeatureUnsupported(
-                f"recovery point {step.point.id} is a differential; this version restores "
-                "PostgreSQL from a full and its logs",
-            )
-    full, logs = steps[0], steps[1:]
-    if full.point.type is not PointType.FULL or any(s.point.type is PointType.FULL for s in logs):
-        raise RestoreFailed("a restore takes exactly one full, and it comes first")
+    full, rest = steps[0], steps[1:]
+    differential = rest[0] if rest and rest[0].point.type is PointType.DIFFERENTIAL else None
+    logs = rest if differential is None else rest[1:]
+    if full.point.type is not PointType.FULL or any(
+        step.point.type is not PointType.LOG for step in logs
+    ):
+        raise RestoreFailed(
+            "a restore takes exactly one full, then at most one differential, then logs"
+        )
     for name in ("system_identifier", "wal_segment_size"):
         values = {step.facts[name] for step in steps}
         if len(values) > 1:
@@ -139,29 +160,64 @@ def checked_chain(
     majors = {int(step.facts["server_version_num"]) // 10000 for step in steps}
     if len(majors) > 1:
         raise RestoreFailed(f"the chain mixes PostgreSQL {' and '.join(map(str, sorted(majors)))}")
-    _check_instant(steps, stop_at)
+    base = full
+    if differential is not None:
+        _check_differential(differential, full)
+        base = differential
+    _check_instant(base, logs, stop_at)
     tablespaces = tuple(
         Tablespace(int(entry["oid"]), str(entry["location"]))
-        for entry in full.facts.get("tablespaces", ())
+        for entry in base.facts.get("tablespaces", ())
     )
-    streams = set(full.source.streams())
-    for needed in ("base.tar", "backup_manifest", *(f"{t.oid}.tar" for t in tablespaces)):
-        if needed not in streams:
-            raise RestoreFailed(f"recovery point {full.point.id} has no {needed}")
+    for step in (full,) if base is full else (full, base):
+        needed = ["base.tar", "backup_manifest"]
+        needed += [f"{tablespace['oid']}.tar" for tablespace in step.facts.get("tablespaces", ())]
+        for name in needed:
+            if name not in step.source.streams():
+                raise RestoreFailed(f"recovery point {step.point.id} has no {name}")
     log = WalChain(
-        steps,
+        [base, *logs],  # the log of a full is of no use before a differential
         lineage=lineage,
         histories=histories,
         segment_size=int(full.facts["wal_segment_size"]),
     )
-    return Chain(full, tuple(steps), majors.pop(), log, tablespaces)
+    if stop_lsn is not None:
+        if not base.point.last_lsn <= stop_lsn <= log.last_lsn:
+            raise PositionUnreachable(
+                f"{format_lsn(stop_lsn)} is not covered by this chain, which reaches from "
+                f"{format_lsn(base.point.last_lsn)} to {format_lsn(log.last_lsn)}"
+            )
+        # Records begin at multiples of 8; what fills up the one before belongs to it.
+        log.end_at(max(stop_lsn - stop_lsn % 8, base.point.last_lsn))
+    return Chain(full, differential, tuple(steps), majors.pop(), log, tablespaces)
 
 
-def _check_instant(steps: Sequence[RestoreStep], stop_at: datetime | None) -> None:
+def _check_differential(differential: RestoreStep, full: RestoreStep) -> None:
+    """RestoreFailed unless it was made on this very full; FeatureUnsupported when by a method
+    that a later version invented."""
+    made = differential.facts.get("differential") or {}
+    if made.get("method") not in _METHODS:
+        raise FeatureUnsupported(
+            f"recovery point {differential.point.id} was made by the method "
+            f"{made.get('method')!r}, which this version does not know",
+            hint="upgrade sqlbak",
+        )
+    expected = (full.point.id, full.facts["start_lsn"], int(full.facts["timeline"]))
+    found = (made.get("base_id"), made.get("base_start_lsn"), int(made.get("base_timeline") or 0))
+    if found != expected or differential.point.base_id != full.point.id:
+        raise RestoreFailed(
+            f"the differential {differential.point.id} builds on {made.get('base_id')}, which is "
+            f"not the full {full.point.id} that it was to be laid over"
+        )
+
+
+def _check_instant(
+    base: RestoreStep, logs: Sequence[RestoreStep], stop_at: datetime | None
+) -> None:
     if stop_at is None:
         return
-    full, last = steps[0].point, steps[-1].point
-    earliest = full.reachable_from
+    earliest = base.point.reachable_from
+    last = (logs[-1] if logs else base).point
     latest = max((at for at in (earliest, last.covers_until) if at is not None), default=None)
     if earliest is None or latest is None or not earliest <= stop_at <= latest:
         # PostgreSQL itself would, without a word, promote a later state than one asked for

@@ -289,6 +289,14 @@ class ReplicationConnection:
         while self.next_result(watch_deadline) is not None:
             pass
 
+    def end_upload(self, watch: Watch) -> None:
+        """Everything was sent: wait for the server's verdict. Raises what the server says."""
+        with self._explained():
+            self._pgconn.put_copy_end()
+            self._flush()
+        while self.next_result(watch) is not None:
+            pass
+
     def wait_readable(self, timeout_seconds: float) -> bool:
         """Wait until the server has something to say; False when it has not in that time."""
         return bool(self._readable.poll(timeout_seconds * 1000))

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sqlbak.engines.port import BackupResult, Inspection, PayloadSink
+from sqlbak.engines.port import BackupResult, DifferentialBase, Inspection, PayloadSink
 from sqlbak.engines.postgres.connection import ReplicationConnection, SqlConnection
+from sqlbak.engines.postgres.differentialbackup import take_differential
 from sqlbak.engines.postgres.dsn import ConnectionString
 from sqlbak.engines.postgres.fullbackup import take_full
 from sqlbak.engines.postgres.identity import identify, read_histories, require_identity
@@ -63,6 +64,28 @@ class PostgresEngine:
         """A full backup; makes the permanent slot if there is none or it was lost."""
         return take_full(
             self._target,
+            sink,
+            slot_name=self._slot_name,
+            label=label,
+            system_identifier=self._system_identifier,
+            progress=progress,
+            stop=stop,
+        )
+
+    def differential(
+        self,
+        base: DifferentialBase,
+        sink: PayloadSink,
+        *,
+        label: str,
+        progress: Progress,
+        stop: StopSignal,
+    ) -> BackupResult:
+        """What changed since a full; ``pages`` in whatever method asked for where the server
+        cannot be trusted to know (the result's notes then say why)."""
+        return take_differential(
+            self._target,
+            base,
             sink,
             slot_name=self._slot_name,
             label=label,

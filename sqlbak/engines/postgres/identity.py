@@ -53,6 +53,7 @@ _SETTINGS = (
     "server_version",
     "server_version_num",
     "shared_preload_libraries",
+    "summarize_wal",
     "synchronous_standby_names",
     "track_commit_timestamp",
     "wal_block_size",

@@ -282,7 +282,7 @@ class _Session:
             ask_standby(self._connection),
             log,
             stop_point,
-            consistent_from=int(self._recovery.chain.full.facts["stop_lsn"]),
+            consistent_from=int(self._recovery.chain.base.facts["stop_lsn"]),
             ends_at=self._recovery.record.end,
         )
 

@@ -20,6 +20,7 @@ from psycopg.conninfo import make_conninfo
 
 from sqlbak.engines.port import RestoreOutcome, RestoreStep, RestoreTarget
 from sqlbak.engines.postgres.chain import Chain, check_target, checked_chain
+from sqlbak.engines.postgres.clusterfiles import ClusterFiles
 from sqlbak.engines.postgres.frames import FrameReader
 from sqlbak.engines.postgres.programs import Programs, find_programs, reachable_programs
 from sqlbak.engines.postgres.recovering import Recovery, socket_directory
@@ -33,6 +34,7 @@ from sqlbak.engines.postgres.recovery import (
     minimums,
     without_block,
 )
+from sqlbak.engines.postgres.replacing import beside, check_replaceable, set_aside
 from sqlbak.engines.postgres.server import (
     ServerUser,
     choose_user,
@@ -40,13 +42,13 @@ from sqlbak.engines.postgres.server import (
     is_port_free,
     start_and_leave,
 )
+from sqlbak.engines.postgres.tablespaceplaces import INSIDE, TablespacePlaces, choose_places
 from sqlbak.engines.postgres.timelines import format_lsn
 from sqlbak.engines.postgres.unpack import (
     clear_directory,
     empty_directory,
     make_durable,
     target_errors,
-    unpack_archive,
     write_file,
 )
 from sqlbak.engines.postgres.walfeed import TablespaceInTheWay
@@ -59,7 +61,6 @@ from sqlbak.stopping import StopSignal
 __all__ = ["restore_cluster"]
 
 _HOME = "sqlbak"
-_TABLESPACES = "sqlbak_tablespaces"
 _SPOOL_BYTES = 1 << 30
 
 
@@ -72,12 +73,14 @@ def restore_cluster(
     target: RestoreTarget,
     progress: Progress,
     stop: StopSignal,
+    stop_lsn: int | None = None,
     feed_options: Mapping[str, Any] | None = None,
 ) -> RestoreOutcome:
-    """Restore ``steps`` (a full, then its logs) into ``target``.
+    """Restore ``steps`` (a full, perhaps a differential of it, then logs) into ``target``.
 
     ``stop_at``: the state after every transaction that had ended by then, and nothing later;
-    None: everything in the chain. ``lineage``: the timeline to follow, whose history (and that of
+    ``stop_lsn``: every record that ends at or before it, and nothing later; both None: everything
+    in the chain. ``lineage``: the timeline to follow, whose history (and that of
     every other timeline ever seen) is in ``histories``. ``feed_options`` go to WalFeed.
 
     Raises Refused errors before anything is written; ObjectDamaged, TargetNotUsable or
@@ -85,42 +88,44 @@ def restore_cluster(
     RestoreNotProven from recovery, with the server stopped and its directory kept for a look.
     """
     directory = target.directory.absolute()
-    chain = checked_chain(steps, stop_at=stop_at, lineage=lineage, histories=histories)
+    chain = checked_chain(
+        steps, stop_at=stop_at, lineage=lineage, histories=histories, stop_lsn=stop_lsn
+    )
     user = choose_user(directory)
-    existed = directory.is_dir()
     spool = min(chain.log_bytes, 2 * _SPOOL_BYTES) if target.start else chain.log_bytes
     segment = chain.log.segment_size
+    identifier = str(chain.full.facts["system_identifier"])
+    if target.replaces:
+        check_replaceable(directory, system_identifier=identifier)
     check_target(
-        directory,
+        beside(directory) if target.replaces else directory,
         user=user,
         needed_bytes=chain.archives_bytes + spool + 2 * segment,
         is_started=target.start,
     )
+    places = choose_places(chain, directory, target.tablespaces, user=user, is_started=target.start)
     if target.start and target.port is not None and not is_port_free(target.port):
         raise TargetNotUsable(
             f"port {target.port} of localhost is taken", hint="name another one, or none"
         )
-    programs: Programs | None = None
-    try:
-        programs = find_programs(chain.major, explicit=target.program_dir)
-        if target.start:
-            programs = reachable_programs(programs, uid=user.uid, gid=user.gid)
-            for name in ("postgres", "pg_ctl"):
-                programs.path(name)
-    except ServerProgramMissing:
-        if target.start or target.program_dir is not None:
-            raise
-    with FrameReader(stop) as frames:
-        restore = _Restore(chain, directory, user, frames, progress, stop)
+    programs = _programs(chain.major, target, user)
+    with FrameReader(stop) as frames, contextlib.ExitStack() as aside:
         stop_points, record = chain.stop_points(stop_at, frames)
-        with empty_directory(directory, user), target_errors(directory):
+        before = aside.enter_context(set_aside(directory)) if target.replaces else None
+        existing = {place: place.is_dir() for place in (directory, *places.outside)}
+        restore = _Restore(chain, directory, before, places, user, frames, progress, stop)
+        with contextlib.ExitStack() as unfinished:
+            for place in existing:
+                unfinished.enter_context(empty_directory(place, user))
+                unfinished.enter_context(target_errors(place))
             restore.unpack()
             if target.start:
                 restore.prepare_start()
             else:
                 created = restore.lay_out_log(stop_points[0])
             progress.phase("flush")
-            make_durable(directory, stop=stop)
+            for place in existing:
+                make_durable(place, stop=stop)
         if not target.start:
             return restore.left_stopped(stop_points[0], programs, created)
         assert programs is not None  # noqa: S101 - found above, or raised
@@ -129,16 +134,35 @@ def restore_cluster(
                 stop_points, record, programs, target.port, dict(feed_options or {})
             )
         except (Interrupted, TablespaceInTheWay):
-            clear_directory(directory, and_itself=not existed)
+            for place, existed in existing.items():
+                clear_directory(place, and_itself=not existed)
             raise
+
+
+def _programs(major: int, target: RestoreTarget, user: ServerUser) -> Programs | None:
+    """The server's programs; None where they are not there, nor needed or asked for."""
+    try:
+        programs = find_programs(major, explicit=target.program_dir)
+        if target.start:
+            programs = reachable_programs(programs, uid=user.uid, gid=user.gid)
+            for name in ("postgres", "pg_ctl"):
+                programs.path(name)
+    except ServerProgramMissing:
+        if target.start or target.program_dir is not None:
+            raise
+        return None
+    return programs
 
 
 @dataclass(frozen=True, slots=True)
 class _Restore:
-    """The steps of one restore, in the order in which they are defined."""
+    """The steps of one restore, in the order in which they are defined. ``before``: where the
+    cluster lies that it replaces."""
 
     chain: Chain
     directory: Path
+    before: Path | None
+    tablespaces: TablespacePlaces
     user: ServerUser
     frames: FrameReader
     progress: Progress
@@ -150,52 +174,19 @@ class _Restore:
 
     @property
     def role(self) -> str:
-        return str(self.chain.full.facts.get("bootstrap_role") or "postgres")
-
-    @property
-    def _has_moved_tablespaces(self) -> bool:
-        return any(not tablespace.is_in_place for tablespace in self.chain.tablespaces)
+        return str(self.chain.base.facts.get("bootstrap_role") or "postgres")
 
     def unpack(self) -> None:
-        """The full's files: tablespaces, then the data directory with pg_control last of all."""
-        self.progress.phase("unpack", self.chain.archives_bytes)
-        moved = {
-            t.oid: self.directory / _TABLESPACES / str(t.oid)
-            for t in self.chain.tablespaces
-            if not t.is_in_place
-        }
-        for tablespace in self.chain.tablespaces:
-            place = moved.get(tablespace.oid)
-            if place is None:
-                place = self.directory / tablespace.location
-            for folder in (*reversed(place.relative_to(self.directory).parents), None):
-                step = place if folder is None else self.directory / folder
-                if not step.is_dir():
-                    step.mkdir(mode=0o700)
-                    self.user.own(step)
-            self._unpack_archive(f"{tablespace.oid}.tar", place, {})
-        lines = [f"{oid} {_escaped(place)}\n" for oid, place in sorted(moved.items())]
-        rewritten = {"tablespace_map": "".join(lines).encode("utf-8", "surrogateescape")}
-        self._unpack_archive("base.tar", self.directory, rewritten if moved else {})
-        for oid, place in moved.items():
-            link = self.directory / "pg_tblspc" / str(oid)
-            link.symlink_to(place)
-            self.user.own(link)
-        source = self.chain.full.source
-        manifest = self.frames.read(source, "backup_manifest", 0, source.size("backup_manifest"))
-        write_file(self.directory / "backup_manifest", b"".join(manifest), self.user)
-
-    def _unpack_archive(self, name: str, place: Path, rewritten: Mapping[str, bytes]) -> None:
-        unpack_archive(
-            self.chain.full.source,
-            name,
-            place,
-            frames=self.frames,
-            user=self.user,
-            rewritten=rewritten,
-            progress=self.progress,
-            stop=self.stop,
-        )
+        """The cluster's files as they were at the base."""
+        ClusterFiles(
+            self.chain,
+            self.directory,
+            self.tablespaces.places,
+            self.user,
+            self.frames,
+            self.progress,
+            self.stop,
+        ).lay_out()
 
     def _configure(self, settings: Mapping[str, str]) -> None:
         """Our lines at the end of postgresql.auto.conf, in place of those of an older restore."""
@@ -249,12 +240,12 @@ class _Restore:
         here = str(self.directory)
         start = ["-D", here, "-l", f"{here}/server.log", "-o", "-p PORT", "start"]
         # The files of tablespaces are checked where the server sees them, below pg_tblspc.
-        moved = (_TABLESPACES, "tablespace_map") if self._has_moved_tablespaces else ()
+        moved = (INSIDE, "tablespace_map") if self.tablespaces.places else ()
         ignored = [f"--ignore={name}" for name in moved]
         where = (
             f"before the first transaction after {stop_point.time.isoformat()}"
             if stop_point.time is not None
-            else f"at the end of the chain, {format_lsn(self.chain.log.last_lsn)}"
+            else f"at log position {format_lsn(self.chain.log.last_lsn)}"
         )
         steps = [
             f"Check the files: {shlex.join([f'{binary}/pg_verifybackup', *ignored, here])}",
@@ -286,26 +277,31 @@ class _Restore:
             "archive_mode is off, subscriptions do not run and no standby is waited for: see the "
             f"end of {self.directory}/postgresql.auto.conf before this cluster takes over.",
         ]
-        if self._has_moved_tablespaces:
-            kept.append(f"Tablespaces were restored into {self.directory / _TABLESPACES}.")
+        if self.tablespaces.are_inside:
+            kept.append(f"Tablespaces were restored into {self.directory / INSIDE}.")
+        if self.tablespaces.outside:
+            listed = ", ".join(map(str, self.tablespaces.outside))
+            kept.append(f"Tablespaces were restored into {listed}.")
+        if self.before is not None:
+            kept.append(
+                f"The cluster that was there before is kept in {self.before}: remove it when you "
+                "do not want it back."
+            )
         libraries = [s.get("shared_preload_libraries") for s in self.chain.settings]
         if libraries and libraries[-1]:
             kept.append(f"The source loads these libraries at start: {libraries[-1]}.")
         return kept
 
     def _facts(self) -> dict[str, Any]:
-        full = self.chain.full
+        facts = self.chain.steps[-1].facts
         return {
-            "system_identifier": full.facts["system_identifier"],
-            "server_version_num": full.facts["server_version_num"],
+            "system_identifier": facts["system_identifier"],
+            "server_version_num": facts["server_version_num"],
             "timeline": self.chain.log.timeline,
             "points": [step.point.id for step in self.chain.steps],
             "server_user": self.user.name,
-            "tablespaces": {
-                str(t.oid): str(self.directory / _TABLESPACES / str(t.oid))
-                for t in self.chain.tablespaces
-                if not t.is_in_place
-            },
+            "set_aside": None if self.before is None else str(self.before),
+            "tablespaces": {str(oid): str(place) for oid, place in self.tablespaces.places.items()},
         }
 
     def prepare_start(self) -> None:
@@ -426,9 +422,3 @@ class _Restore:
                 f"with {minimal}."
             ]
         return []
-
-
-def _escaped(place: Path) -> str:
-    """A path as tablespace_map wants it (backslash before what ends a line)."""
-    text = str(place).replace("\\", "\\\\")
-    return text.replace("\n", "\\\n").replace("\r", "\\\r")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 __all__ = ["Content", "Entry", "EntryKind", "TarDamaged", "TarStream"]
@@ -34,7 +34,8 @@ class EntryKind(Enum):
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One entry begins. ``path`` is relative and free of ``..`` and has no trailing slash; ``""``
-    is the top directory itself. ``offset`` is where its content begins in the stream."""
+    is the top directory itself. ``offset`` is where its content begins in the stream, ``header``
+    its header as it stands there."""
 
     kind: EntryKind
     path: str
@@ -42,6 +43,7 @@ class Entry:
     mode: int
     link: str
     offset: int
+    header: bytes = field(default=b"", repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,13 @@ class TarStream:
                     if entry is not None:
                         yield entry
 
+    def pass_over(self) -> int:
+        """Leave out the rest of the current content; the iterator that ``feed`` gave is of no more
+        use. Returns the offset in the stream from which to feed on."""
+        self._offset += self._size - self._position + self._padding
+        self._position, self._padding = self._size, 0
+        return self._offset
+
     def finish(self) -> None:
         """TarDamaged unless the stream ended with its two blocks of zeros."""
         if self._zero_blocks < 2 or self._header or self._position < self._size or self._padding:
@@ -125,9 +134,8 @@ class TarStream:
         self._padding = -self._size % _BLOCK
         if kind is not EntryKind.DIRECTORY and not path:
             raise self._damaged("a file without a name")
-        return Entry(
-            kind, path, self._size, self._number(fields[1]), _text(fields[8]), self._offset
-        )
+        mode, link = self._number(fields[1]), _text(fields[8])
+        return Entry(kind, path, self._size, mode, link, self._offset, block)
 
     def _number(self, field: bytes) -> int:
         if field[0] & 0x80:

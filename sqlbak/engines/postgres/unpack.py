@@ -9,10 +9,11 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
 from sqlbak.engines.port import PayloadSource
 from sqlbak.engines.postgres.frames import FrameReader
@@ -23,15 +24,21 @@ from sqlbak.progress import Progress
 from sqlbak.stopping import StopSignal
 
 __all__ = [
+    "FileWriter",
+    "Taker",
     "clear_directory",
+    "create_file",
     "empty_directory",
     "make_durable",
+    "read_archive",
     "target_errors",
     "unpack_archive",
+    "write_at",
     "write_file",
 ]
 
 _FLUSHERS = 8
+_LONG_BYTES = 16 << 20
 _CLAIM = ".sqlbak-restore-in-progress"
 
 
@@ -105,6 +112,72 @@ def clear_directory(directory: Path, *, and_itself: bool) -> None:
         directory.rmdir()
 
 
+class Taker(Protocol):
+    """Takes the entries of one archive in turn; the next ``begin`` ends the one before."""
+
+    def begin(self, entry: Entry) -> bool:
+        """An entry begins. False: its content is not wanted, and may or may not come."""
+
+    def add(self, content: Content) -> None:
+        """Some content of the latest entry."""
+
+    def finish(self) -> None:
+        """Everything came."""
+
+    def close(self) -> None:
+        """Nothing more comes, whether everything came or not."""
+
+
+def read_archive(
+    source: PayloadSource,
+    stream: str,
+    taker: Taker,
+    *,
+    frames: FrameReader,
+    progress: Progress,
+    stop: StopSignal,
+) -> None:
+    """Give ``taker`` the entries of one archive. Long content that it does not want is not even
+    fetched. RestoreFailed when it is no archive of a server."""
+    reader = TarStream(stream)
+    position, end = 0, source.size(stream)
+    try:
+        while position < end:
+            pieces = frames.read(source, stream, position, end)
+            after = _take(reader, pieces, position, taker, progress, stop)
+            progress.advance(after - position)
+            position = after
+        reader.finish()
+        taker.finish()
+    except TarDamaged as error:
+        raise RestoreFailed(str(error)) from error
+    finally:
+        taker.close()
+
+
+def _take(
+    reader: TarStream,
+    pieces: Iterable[memoryview],
+    position: int,
+    taker: Taker,
+    progress: Progress,
+    stop: StopSignal,
+) -> int:
+    """Take pieces, the first of which is at ``position``, until something long is not wanted or
+    they end. Returns where to read on; the last step there is not in ``progress`` yet."""
+    for piece in pieces:
+        stop.check()
+        piece_end = position + len(piece)
+        for event in reader.feed(piece):
+            if isinstance(event, Content):
+                taker.add(event)
+            elif not taker.begin(event) and event.offset + event.size > piece_end + _LONG_BYTES:
+                return reader.pass_over()
+        progress.advance(len(piece))
+        position = piece_end
+    return position
+
+
 def unpack_archive(
     source: PayloadSource,
     stream: str,
@@ -118,26 +191,12 @@ def unpack_archive(
 ) -> None:
     """Unpack one archive below ``directory``. Files named in ``rewritten`` get that content
     instead of the archive's. Not yet durable: see ``make_durable``."""
-    reader = TarStream(stream)
-    writer = _Writer(directory, user, rewritten)
-    try:
-        for piece in frames.read(source, stream, 0, source.size(stream)):
-            stop.check()
-            for event in reader.feed(piece):
-                if isinstance(event, Entry):
-                    writer.begin(event)
-                else:
-                    writer.add(event)
-            progress.advance(len(piece))
-        reader.finish()
-    except TarDamaged as error:
-        raise RestoreFailed(str(error)) from error
-    finally:
-        writer.close()
+    writer = FileWriter(directory, user, rewritten)
+    read_archive(source, stream, writer, frames=frames, progress=progress, stop=stop)
 
 
-class _Writer:
-    """Puts entries below one directory; at most one file is open."""
+class FileWriter:
+    """Puts entries below one directory; at most one file is open. A Taker."""
 
     def __init__(self, directory: Path, user: ServerUser, rewritten: Mapping[str, bytes]) -> None:
         self._directory = directory
@@ -145,35 +204,38 @@ class _Writer:
         self._rewritten = rewritten
         self._file: int | None = None
 
-    def begin(self, entry: Entry) -> None:
+    def begin(self, entry: Entry) -> bool:
+        """Make a directory or an empty file."""
         self.close()
         path = self._directory / entry.path
         if entry.kind is EntryKind.DIRECTORY:
             self._make_directory(path)
-            return
+            return False
         if not path.parent.is_dir():
             self._make_directory(path.parent)
         if entry.kind is EntryKind.SYMLINK:
             if entry.path.startswith("pg_tblspc/"):
-                return  # where tablespaces go is decided by the target, not by the source
+                return False  # where tablespaces go is decided by the target, not by the source
             raise RestoreFailed(
                 f"the archive holds a symbolic link, {entry.path} to {entry.link}",
                 hint="tablespaces are restored from their map, never by links",
             )
         if entry.path in self._rewritten:
             write_file(path, self._rewritten[entry.path], self._user)
-            return
-        self._file = _create(path, self._user)
+            return False
+        self._file = create_file(path, self._user)
+        return True
 
     def add(self, content: Content) -> None:
-        if self._file is None:
-            return
-        data, position = content.data, content.position
-        while data:
-            written = os.pwrite(self._file, data, position)
-            data, position = data[written:], position + written
+        """Write it."""
+        if self._file is not None:
+            write_at(self._file, content.position, content.data)
+
+    def finish(self) -> None:
+        """Nothing is left to do."""
 
     def close(self) -> None:
+        """Close the file that is open."""
         if self._file is not None:
             os.close(self._file)
             self._file = None
@@ -186,7 +248,15 @@ class _Writer:
                 self._user.own(step)
 
 
-def _create(path: Path, user: ServerUser) -> int:
+def write_at(file: int, position: int, data: memoryview) -> None:
+    """Write all of ``data`` into an open file, from ``position`` on."""
+    while data:
+        written = os.pwrite(file, data, position)
+        data, position = data[written:], position + written
+
+
+def create_file(path: Path, user: ServerUser) -> int:
+    """Make a new file, mode 0600, owned by ``user``; its descriptor, open for writing."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(path, flags, 0o600)
     if not user.is_us:
@@ -196,7 +266,7 @@ def _create(path: Path, user: ServerUser) -> int:
 
 def write_file(path: Path, content: bytes, user: ServerUser) -> None:
     """Make one small new file, mode 0600, owned by ``user``."""
-    with os.fdopen(_create(path, user), "wb") as out:
+    with os.fdopen(create_file(path, user), "wb") as out:
         out.write(content)
 
 

@@ -39,7 +39,7 @@ class _Piece:
 
 
 class WalChain:
-    """The log from the full's first byte to the chain's end, on the line of descent of
+    """The log from the base's first byte to the chain's end, on the line of descent of
     ``lineage``. Raises RestoreFailed if the steps do not join or leave that line."""
 
     def __init__(
@@ -74,8 +74,8 @@ class WalChain:
 
     def _append(self, step: RestoreStep) -> None:
         point, facts = step.point, step.facts
-        is_full = point.type is PointType.FULL
-        first = int(facts["wal_first_lsn"]) if is_full else point.first_lsn
+        is_base = point.type is not PointType.LOG
+        first = int(facts["wal_first_lsn"]) if is_base else point.first_lsn
         last = point.last_lsn
         if step.source.size(WAL_STREAM) != last - first:
             raise RestoreFailed(
@@ -102,10 +102,10 @@ class WalChain:
             first = max(first, self._pieces[0].first)
             if last > first:
                 self._cut(first)
-        elif not is_full:
-            raise RestoreFailed(f"the chain begins with {point.id}, which is no full backup")
+        elif not is_base:
+            raise RestoreFailed(f"the chain begins with {point.id}, which is no base backup")
         if last > first:
-            begin = int(facts["wal_first_lsn"]) if is_full else point.first_lsn
+            begin = int(facts["wal_first_lsn"]) if is_base else point.first_lsn
             self._pieces.append(_Piece(first, last, step.source, first - begin))
 
     def _cut(self, lsn: int) -> None:
@@ -115,6 +115,11 @@ class WalChain:
         if self._pieces and self._pieces[-1].last > lsn:
             piece = self._pieces[-1]
             self._pieces[-1] = _Piece(piece.first, lsn, piece.source, piece.offset)
+
+    def end_at(self, lsn: int) -> None:
+        """Leave out what lies behind ``lsn``, which must lie in the chain."""
+        self._cut(lsn)
+        self.last_lsn = lsn
 
     def read(self, frames: FrameReader, first: int, last: int) -> Iterator[memoryview]:
         """The log's bytes ``[first, last)``, which must lie in the chain, in pieces."""

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import itertools
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sqlbak.engines.port import BackupResult, RestoreOutcome, RestoreStep, RestoreTarget
+from sqlbak.engines.port import (
+    BackupResult,
+    DifferentialBase,
+    RestoreOutcome,
+    RestoreStep,
+    RestoreTarget,
+)
 from sqlbak.engines.postgres.engine import PostgresEngine
 from sqlbak.engines.postgres.restoring import restore_cluster
 from sqlbak.errors import ObjectDamaged
-from sqlbak.model import LogPosition, Point
+from sqlbak.model import DifferentialMethod, LogPosition, Point
 from sqlbak.progress import NO_PROGRESS
 from sqlbak.stopping import NEVER, StopSignal
 from tests.engines.postgres.backups import MemorySink
@@ -35,6 +41,7 @@ class MemorySource:
     ) -> None:
         self._frame_size = frame_size
         self.before_read = before_read
+        self.contents = streams
         self.sizes = {name: len(data) for name, data in streams.items()}
         self.frames = {
             name: [bytearray(data[at : at + frame_size]) for at in self._starts(len(data))]
@@ -78,6 +85,7 @@ def as_step(result: BackupResult, streams: dict[str, bytes], **options: Any) -> 
         reachable_from=result.reachable_from,
         covers_until=result.covers_until,
         first_lineage=result.first_lineage,
+        base_id=(result.facts.get("differential") or {}).get("base_id"),
     )
     return RestoreStep(point, result.facts, MemorySource(streams, **options))
 
@@ -106,9 +114,20 @@ class Recorder:
         self.steps.append(as_step(result, sink.streams))
         return self.steps[-1]
 
-    def log(self) -> RestoreStep:
+    def differential(
+        self, full: RestoreStep, method: DifferentialMethod = DifferentialMethod.AUTO
+    ) -> RestoreStep:
         sink = MemorySink()
-        since = self._continues_on or self.steps[-1].point.position
+        base = DifferentialBase(full.point, full.facts, full.source, method)
+        result = self.engine.differential(
+            base, sink, label="test", progress=NO_PROGRESS, stop=NEVER
+        )
+        self.histories.update(result.histories)
+        return as_step(result, sink.streams)
+
+    def log(self, *, since: LogPosition | None = None) -> RestoreStep:
+        sink = MemorySink()
+        since = since or self._continues_on or self.steps[-1].point.position
         result = self.engine.log(since, sink, progress=NO_PROGRESS, stop=NEVER)
         self._continues_on = result.continues_on
         self.histories.update(result.histories)
@@ -144,6 +163,9 @@ def restore(
     stop: StopSignal = NEVER,
     port: int | None = None,
     feed_options: dict[str, Any] | None = None,
+    tablespaces: Mapping[str, Path] | None = None,
+    stop_lsn: int | None = None,
+    replaces: bool = False,
 ) -> RestoreOutcome:
     """restore_cluster, with what most tests do not care about filled in."""
     major = int(steps[0].facts["server_version_num"]) // 10000
@@ -152,8 +174,11 @@ def restore(
         stop_at=to,
         lineage=lineage or steps[-1].point.lineage,
         histories=histories or {},
-        target=RestoreTarget(directory, start, port, program_directory(major)),
+        target=RestoreTarget(
+            directory, start, port, program_directory(major), tablespaces or {}, replaces
+        ),
         progress=NO_PROGRESS,
         stop=stop,
+        stop_lsn=stop_lsn,
         feed_options=feed_options,
     )

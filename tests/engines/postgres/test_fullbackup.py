@@ -85,7 +85,14 @@ def test_a_full_restores_to_its_own_end_without_any_log(cluster: Cluster, direct
     assert result.covers_until is not None
     assert result.started_at < result.covers_until < result.finished_at
     (oid,) = [tablespace["oid"] for tablespace in result.facts["tablespaces"]]
-    assert set(taken.streams) == {"base.tar", f"{oid}.tar", "backup_manifest", "wal"}
+    assert set(taken.streams) == {
+        "base.tar",
+        f"{oid}.tar",
+        "backup_manifest",
+        "wal",
+        "pages",
+        "pages.index",
+    }
     assert json.loads(taken.streams["backup_manifest"])["WAL-Ranges"][0]["Timeline"] == 1
 
     rebuild(directory, [taken])

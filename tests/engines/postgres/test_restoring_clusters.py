@@ -13,7 +13,8 @@ import pytest
 
 from sqlbak.engines.port import RestoreOutcome
 from sqlbak.engines.postgres.recovery import configuration_block
-from sqlbak.errors import TargetNotUsable
+from sqlbak.engines.postgres.timelines import format_lsn, parse_lsn
+from sqlbak.errors import ObjectDamaged, PositionUnreachable, TargetNotUsable, UnknownName
 from tests.engines.postgres.clusters import (
     Cluster,
     available_majors,
@@ -23,7 +24,7 @@ from tests.engines.postgres.clusters import (
     running_cluster,
     scratch_directory,
 )
-from tests.engines.postgres.restores import Recorder, restore
+from tests.engines.postgres.restores import MemorySource, Recorder, restore
 
 pytestmark = pytest.mark.postgres
 
@@ -231,6 +232,41 @@ def test_every_instant_around_a_commit_is_exact(home: Path) -> None:
             _stop(directory, cluster)
 
 
+def test_a_position_in_the_log_is_restored_with_all_before_it_and_nothing_behind_it(
+    major: int, home: Path
+) -> None:
+    with running_cluster(major, wal_segment_megabytes=1, settings=_TRACKED) as cluster:
+        recorder = Recorder(cluster)
+        recorder.prepare()
+        recorder.full()
+        positions = []
+        for number in range(1, 7):
+            recorder.mark(number, 1, filler=100_000)
+            ((text,),) = cluster.execute("SELECT pg_current_wal_insert_lsn()::text")
+            positions.append(parse_lsn(text))
+        recorder.log()
+        for lsn, held in (
+            (positions[3], [1, 2, 3, 4]),
+            (positions[3] - 1, [1, 2, 3]),
+            (positions[3] + 1, [1, 2, 3, 4]),
+            (positions[5], [1, 2, 3, 4, 5, 6]),
+        ):
+            outcome = restore(recorder.steps, home / f"at-{lsn}", stop_lsn=lsn, start=True)
+            assert _marks(outcome) == held
+            assert outcome.reached is not None
+            assert outcome.reached.lsn <= lsn
+            _stop(outcome.directory, cluster)
+        first, last = (step.point.last_lsn for step in recorder.steps)
+        for lsn in (first - 1, last + 1):
+            with pytest.raises(PositionUnreachable):
+                restore(recorder.steps, home / "beyond", stop_lsn=lsn)
+        outcome = restore(recorder.steps, home / "base", stop_lsn=first, start=True)
+        assert _marks(outcome) == []
+        _stop(outcome.directory, cluster)
+        stopped = restore(recorder.steps, home / "stopped", stop_lsn=positions[1])
+        assert any(f"at log position {format_lsn(positions[1])}" in s for s in stopped.next_steps)
+
+
 def test_settings_of_the_source_that_would_do_harm_or_fail_here_are_overridden(
     major: int, home: Path
 ) -> None:
@@ -275,3 +311,83 @@ def test_a_cluster_without_configuration_files_gets_minimal_ones(home: Path) -> 
         assert any("no postgresql.conf" in step for step in outcome.next_steps)
         assert _rows(outcome, "SHOW max_connections") == [("100",)]
         _stop(home / "data", cluster)
+
+
+def test_tablespaces_go_where_the_operator_says(home: Path) -> None:
+    newest = available_majors()[-1]
+    with running_cluster(newest) as cluster:
+        for name in ("moved", "other"):
+            cluster.execute(f"CREATE TABLESPACE {name} LOCATION '{cluster.make_directory(name)}'")
+            cluster.execute(
+                f"CREATE TABLE in_{name} TABLESPACE {name} AS SELECT generate_series(1, 1000)"
+            )
+        recorder = Recorder(cluster)
+        recorder.full()
+        chosen = {f"{cluster.home}/moved/": home / "new" / "place"}
+        outcome = restore(recorder.steps, home / "data", start=True, tablespaces=chosen)
+        assert _rows(outcome, "SELECT count(*) FROM in_moved, in_other") == [(1_000_000,)]
+        places = _rows(
+            outcome,
+            "SELECT spcname, pg_tablespace_location(oid) FROM pg_tablespace"
+            " WHERE spcname IN ('moved', 'other') ORDER BY 1",
+        )
+        assert places[0] == ("moved", f"{home}/new/place")
+        assert places[1][1].startswith(f"{home}/data/sqlbak_tablespaces/")
+        assert set(outcome.facts["tablespaces"].values()) == {place for _, place in places}
+        _stop(home / "data", cluster)
+
+
+@pytest.fixture
+def moved(newest_cluster: Cluster, home: Path) -> Iterator[Path]:
+    """Where a tablespace of the newest cluster lies."""
+    location = home.with_name(f"{home.name}-moved")
+    location.mkdir()
+    give_to_server_user(location)
+    newest_cluster.execute(f"CREATE TABLESPACE moved LOCATION '{location}'")
+    try:
+        yield location
+    finally:
+        newest_cluster.execute("DROP TABLESPACE moved")
+        location.rmdir()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "error"),
+    [
+        ("/nowhere", "place", UnknownName),
+        ("", "full", TargetNotUsable),
+        ("", "data/place", TargetNotUsable),
+        ("", "", TargetNotUsable),
+    ],
+)
+def test_a_place_that_cannot_hold_a_tablespace_is_refused_before_anything_is_written(
+    newest_cluster: Cluster,
+    home: Path,
+    moved: Path,
+    old: str,
+    new: str,
+    error: type[Exception],
+) -> None:
+    (home / "full").mkdir()
+    (home / "full" / "precious").touch()
+    recorder = Recorder(newest_cluster)
+    recorder.full()
+    chosen = {old or str(moved): home / new}
+    with pytest.raises(error):
+        restore(recorder.steps, home / "data", tablespaces=chosen)
+    assert sorted(path.name for path in home.iterdir()) == ["full"]
+
+
+def test_a_failed_restore_leaves_nothing_where_tablespaces_were_to_go(
+    newest_cluster: Cluster, home: Path, moved: Path
+) -> None:
+    recorder = Recorder(newest_cluster)
+    full = recorder.full()
+    assert isinstance(full.source, MemorySource)
+    full.source.frames["base.tar"][-1][7] ^= 0x10
+    (home / "there").mkdir()
+    for place in (home / "there", home / "absent"):
+        with pytest.raises(ObjectDamaged):
+            restore([full], home / "data", tablespaces={str(moved): place})
+    assert list(home.iterdir()) == [home / "there"]
+    assert list((home / "there").iterdir()) == []

@@ -21,7 +21,6 @@ import pytest
 
 from sqlbak.engines.port import RestoreStep
 from sqlbak.errors import (
-    FeatureUnsupported,
     InstantUnreachable,
     Interrupted,
     ObjectDamaged,
@@ -29,7 +28,7 @@ from sqlbak.errors import (
     StoreUnreachable,
     TargetNotUsable,
 )
-from sqlbak.model import Point, PointType
+from sqlbak.model import Point
 from sqlbak.stopping import StopSignal
 from tests.engines.postgres.clusters import (
     available_majors,
@@ -183,13 +182,6 @@ def test_recovery_points_of_two_clusters_are_refused(recorded: Recorder, home: P
     other = RestoreStep(log.point, {**log.facts, "system_identifier": "1"}, log.source)
     with pytest.raises(RestoreFailed, match="differ in system_identifier"):
         restore([full, other], home / "data")
-
-
-def test_a_differential_is_refused(recorded: Recorder, home: Path) -> None:
-    full, log = recorded.steps
-    point = _moved(log, type=PointType.DIFFERENTIAL)
-    with pytest.raises(FeatureUnsupported, match="differential"):
-        restore([full, RestoreStep(point, log.facts, log.source)], home / "data")
 
 
 @pytest.mark.parametrize("stream", ["base.tar", "backup_manifest", "wal"])
