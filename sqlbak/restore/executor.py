@@ -6,12 +6,18 @@ Nothing of the target is touched before the plan stands.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, tzinfo
 
 from sqlbak.engines.port import RestoreOutcome, RestoreStep, RestoreTarget
 from sqlbak.engines.registry import restorer
-from sqlbak.errors import NameNeeded, NothingToRestore, Refused
+from sqlbak.errors import (
+    InstantUnreachable,
+    NameNeeded,
+    NothingToRestore,
+    ObjectDamaged,
+    Refused,
+)
 from sqlbak.fleet import Fleet, StoredItem
 from sqlbak.model import Item
 from sqlbak.policy.local_time import parse_instant
@@ -85,7 +91,7 @@ def restore_item(
     Raises what planning raises, before the target is touched; TargetNotUsable; RestoreFailed;
     RestoreNotProven when the server recovered but not provably to the state asked for.
     """
-    planned = plan_item(fleet, name, to, lineage=lineage)
+    planned = _with_sound_tail(plan_item(fleet, name, to, lineage=lineage), stop)
     stored = planned.stored
     restore: Callable[..., RestoreOutcome] = restorer(stored.item.engine)
     outcome = restore(
@@ -105,11 +111,49 @@ def _instant(to: str, zone: tzinfo) -> datetime | Latest:
 
 
 def _steps(planned: PlannedItem) -> Sequence[RestoreStep]:
-    return [
-        RestoreStep(point, facts, source)
-        for point in planned.plan.steps
-        for facts, source in [planned.stored.open_point(point)]
-    ]
+    steps: list[RestoreStep] = []
+    for point in planned.plan.steps:
+        if point.is_tail:
+            cut = planned.stored.open_tail(point, planned.plan.shipped)
+            steps += [RestoreStep(*part) for part in cut]
+        else:
+            facts, source = planned.stored.open_point(point)
+            steps.append(RestoreStep(point, facts, source))
+    return steps
+
+
+def _with_sound_tail(planned: PlannedItem, stop: StopSignal) -> PlannedItem:
+    """Prove every piece of shipped log of the plan before the target is touched: nothing else
+    tells of damage there, and there is no second copy of it. InstantUnreachable when the instant
+    cannot be reached without what is damaged, naming what can be."""
+    to = planned.plan.stop_at
+    damaged: dict[str, ObjectDamaged] = {}
+    while (error := _first_damage(planned, stop)) is not None and to is not None:
+        damaged[error[0]] = error[1]
+        catalog = planned.stored.catalog()
+        sound = tuple(piece for piece in catalog.shipped if piece.name not in damaged)
+        try:
+            # Also for "latest": an earlier state than the one planned is never given unasked.
+            again = plan(replace(catalog, shipped=sound), to, lineage=planned.plan.lineage)
+        except InstantUnreachable as refusal:
+            why = "; ".join(problem.message for problem in damaged.values())
+            raise InstantUnreachable(
+                f"{refusal.message}; beyond that, {why}",
+                hint=refusal.hint,
+                nearest=refusal.nearest,
+            ) from None
+        planned = PlannedItem(planned.stored, again)
+    return planned
+
+
+def _first_damage(planned: PlannedItem, stop: StopSignal) -> tuple[str, ObjectDamaged] | None:
+    for piece in planned.plan.shipped:
+        stop.check()
+        try:
+            planned.stored.check_shipped(piece)
+        except ObjectDamaged as error:
+            return piece.name, error
+    return None
 
 
 def _one_of(planned: Sequence[PlannedItem], *, is_latest: bool) -> PlannedItem:

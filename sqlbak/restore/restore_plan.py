@@ -6,10 +6,19 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from sqlbak.model import Point
+from sqlbak.model import Point, ShippedLog
 from sqlbak.restore.chain import Certainty
 
-__all__ = ["UTC_CLOCK", "Clock", "Cut", "Rejection", "RestorePlan", "UtcClock", "plan_document"]
+__all__ = [
+    "UTC_CLOCK",
+    "Clock",
+    "Cut",
+    "Rejection",
+    "RestorePlan",
+    "UtcClock",
+    "plan_document",
+    "step_type",
+]
 
 
 class Clock(Protocol):
@@ -67,6 +76,7 @@ class RestorePlan:
         cuts: the steps that must not be applied whole, at forks.
         rejected: every other point, in the catalog's order.
         clock: how the plan's instants are shown.
+        shipped: the pieces that the last step stands for where it is shipped log (``is_tail``).
     """
 
     item: str
@@ -81,6 +91,12 @@ class RestorePlan:
     to_the_end: bool
     cuts: tuple[Cut, ...] = ()
     clock: Clock = field(default=UTC_CLOCK, compare=False)
+    shipped: tuple[ShippedLog, ...] = ()
+
+
+def step_type(step: Point) -> str:
+    """What a step is called: the type of its recovery point, or ``tail`` for shipped log."""
+    return "tail" if step.is_tail else step.type.value
 
 
 def plan_document(plan: RestorePlan) -> dict[str, Any]:
@@ -90,7 +106,7 @@ def plan_document(plan: RestorePlan) -> dict[str, Any]:
         "item": plan.item,
         "lineage": plan.lineage,
         "steps": [
-            {"point": step.id, "type": step.type.value}
+            {"point": step.id, "type": step_type(step)}
             | ({"stop_lsn": stops[step.id]} if step.id in stops else {})
             for step in plan.steps
         ],

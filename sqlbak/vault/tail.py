@@ -34,6 +34,7 @@ from sqlbak.vault.tail_names import (
 )
 
 __all__ = [
+    "STREAM",
     "TAIL_FORMAT",
     "Tail",
     "TailPiece",
@@ -267,4 +268,3 @@ class TailSource:
     def _require(self, stream: str) -> None:
         if stream != STREAM:
             raise KeyError(stream)
-

@@ -1,0 +1,74 @@
+"""What a log backup does with log that was shipped ahead of it.
+
+The log backup holds the same range by bytes of its own. Before it is taken, the server is asked
+whether its log is still the one that was shipped; if not, that run is marked as ended, and what
+was shipped stays. After its commit, and never before, the pieces that it holds are deleted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlbak.engines.port import Engine
+from sqlbak.errors import EngineError, ObjectDamaged, ObjectNotFound
+from sqlbak.model import Item, LogPosition, Point, ShippedLog
+from sqlbak.vault.layout import tail_prefix
+from sqlbak.vault.sweep import GRACE
+from sqlbak.vault.tail import delete_pieces, end_run, read_piece
+from sqlbak.vault.tail_runs import joined, runs_of, trunk_of
+from sqlbak.vault.vault import Vault
+
+__all__ = ["continuing_runs", "end_strayed_runs", "seal"]
+
+
+def continuing_runs(vault: Vault, item: Item, base: Point) -> list[list[ShippedLog]]:
+    """The runs of shipped log that go on from the end of ``base`` without a gap, the one that
+    reaches furthest first."""
+    catalog = vault.catalog(item)
+    rows: list[list[ShippedLog]] = []
+    for run, pieces in runs_of(catalog.shipped, base.lineage).items():
+        if run in catalog.ended_runs:
+            continue
+        if any(point.id == base.id for point in trunk_of(catalog, pieces)):
+            rows.append(joined(pieces, base.last_lsn))
+    return sorted((row for row in rows if row), key=lambda row: row[-1].last_lsn, reverse=True)
+
+
+def end_strayed_runs(vault: Vault, item: Item, engine: Engine, base: Point) -> list[str]:
+    """Mark each run behind ``base`` whose log is not the server's any more: the server was put
+    back to an older state and went another way. Returns a sentence for each, and for what could
+    not be found out."""
+    notes: list[str] = []
+    for row in continuing_runs(vault, item, base):
+        piece = row[-1]
+        try:
+            known = read_piece(vault.store, item.id, piece).known_by
+            is_same = engine.is_same_log(LogPosition(piece.lineage, piece.last_lsn), known)
+        except (ObjectDamaged, ObjectNotFound, EngineError) as error:
+            notes.append(f"the log shipped so far was not compared: {error.message}")
+            continue
+        if is_same is False:
+            end_run(vault.store, item.id, piece)
+            notes.append(
+                f"the log shipped up to {piece.last_lsn} is not the server's any more, which was "
+                "put back to an older state; it is kept, and stays restorable"
+            )
+    return notes
+
+
+def seal(vault: Vault, item: Item, point: Point, now: datetime) -> int:
+    """Delete the shipped log that the committed log backup ``point`` holds; how many pieces. Runs
+    that ``point`` does not continue are left alone: theirs is the only copy."""
+    catalog = vault.catalog(item)
+    sealed: list[ShippedLog] = []
+    for run, pieces in runs_of(catalog.shipped, point.lineage).items():
+        if run not in catalog.ended_runs and _is_on(trunk_of(catalog, pieces), point):
+            sealed += [piece for piece in pieces if piece.last_lsn <= point.last_lsn]
+    delete_pieces(vault.store, item.id, sealed)
+    vault.store.sweep_unfinished(tail_prefix(item.id), older_than=now - GRACE)
+    return len(sealed)
+
+
+def _is_on(trunk: Sequence[Point], point: Point) -> bool:
+    return any(one.id == point.id for one in trunk)
