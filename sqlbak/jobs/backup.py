@@ -25,7 +25,7 @@ from sqlbak.errors import (
     VaultError,
 )
 from sqlbak.fleet import Fleet
-from sqlbak.jobs.log_base import find_log_base
+from sqlbak.jobs.log_base import continuable_points, find_log_base
 from sqlbak.jobs.log_chain import next_log_start
 from sqlbak.jobs.sealing import end_strayed_runs, seal
 from sqlbak.model import Item, LogPosition, Point, PointType
@@ -164,7 +164,8 @@ def _full(run: _Run, lease: Lease) -> Point:
     try:
         start: LogPosition | None = point.position
         if run.fleet.policy(run.item.instance).log is not None:
-            start = next_log_start(run.vault.points(run.item.id), run.engine.oldest_log())
+            points = continuable_points(run.vault, run.item.id)
+            start = next_log_start(points, run.engine.oldest_log())
         if start is not None:
             run.engine.acknowledge(start)
     except EngineError as error:
@@ -183,12 +184,12 @@ def _untold(error: EngineError) -> str:
 def _log_or_full(run: _Run, lease: Lease, points: tuple[Point, ...]) -> tuple[Point, ...]:
     if not any(point.type is PointType.FULL for point in points):
         return (_healed(run, "there is no full backup yet"),)
-    base = find_log_base(run.vault, run.item.id, points, run.engine.oldest_log(), run.notes)
+    base = find_log_base(run.vault, run.item.id, run.engine.oldest_log(), run.notes)
     if base is None:
         return (_healed(run, "the server no longer holds the log since the last backup"),)
     made: list[Point] = []
     try:
-        run.notes += end_strayed_runs(run.vault, run.item, run.engine, base.point)
+        end_strayed_runs(run.vault, run.item, run.engine, base.point, run.notes)
         _logs(run, lease, base.position, base.facts, made)
     except LogChainBroken as broken:
         made.append(_healed(run, broken.message))

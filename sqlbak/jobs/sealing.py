@@ -1,8 +1,9 @@
 """What a log backup does with log that was shipped ahead of it.
 
 The log backup holds the same range by bytes of its own. Before it is taken, the server is asked
-whether its log is still the one that was shipped; if not, that run is marked as ended, and what
-was shipped stays. After its commit, and never before, the pieces that it holds are deleted.
+whether its log is still the one that was shipped. If not, the server was put back to an older
+state and went another way: that run is marked as ended and stays, and a full begins a new chain.
+After the log backup's commit, and never before, the pieces that it holds are deleted.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from sqlbak.engines.port import Engine
-from sqlbak.errors import EngineError, ObjectDamaged, ObjectNotFound
+from sqlbak.errors import EngineError, LogChainBroken, ObjectDamaged, ObjectNotFound
 from sqlbak.model import Item, LogPosition, Point, ShippedLog
 from sqlbak.vault.layout import tail_prefix
 from sqlbak.vault.sweep import GRACE
@@ -35,11 +36,11 @@ def continuing_runs(vault: Vault, item: Item, base: Point) -> list[list[ShippedL
     return sorted((row for row in rows if row), key=lambda row: row[-1].last_lsn, reverse=True)
 
 
-def end_strayed_runs(vault: Vault, item: Item, engine: Engine, base: Point) -> list[str]:
-    """Mark each run behind ``base`` whose log is not the server's any more: the server was put
-    back to an older state and went another way. Returns a sentence for each, and for what could
-    not be found out."""
-    notes: list[str] = []
+def end_strayed_runs(
+    vault: Vault, item: Item, engine: Engine, base: Point, notes: list[str]
+) -> None:
+    """LogChainBroken when log that was shipped behind ``base`` is not the server's any more; its
+    run is marked then. What could not be found out goes to ``notes``."""
     for row in continuing_runs(vault, item, base):
         piece = row[-1]
         try:
@@ -49,12 +50,14 @@ def end_strayed_runs(vault: Vault, item: Item, engine: Engine, base: Point) -> l
             notes.append(f"the log shipped so far was not compared: {error.message}")
             continue
         if is_same is False:
-            end_run(vault.store, item.id, piece)
-            notes.append(
-                f"the log shipped up to {piece.last_lsn} is not the server's any more, which was "
-                "put back to an older state; it is kept, and stays restorable"
+            before = [point.id for point in vault.points(item.id) if point.lineage == base.lineage]
+            end_run(vault.store, item.id, piece, before)
+            raise LogChainBroken(
+                f"the log that was shipped up to {piece.covers_until or piece.finished_at} is not "
+                "the server's any more, which was put back to an older state; what was shipped is "
+                "kept and can be restored",
+                hint="take a full backup; it starts a new chain",
             )
-    return notes
 
 
 def seal(vault: Vault, item: Item, point: Point, now: datetime) -> int:

@@ -69,7 +69,7 @@ def ship_log(
     with fleet.leases(instance).acquire(
         f"{item.id}.tail", purpose=f"shipping the log of {item.name}", stop=stop
     ) as lease:
-        base = find_log_base(vault, item.id, vault.points(item.id), engine.oldest_log(), [])
+        base = find_log_base(vault, item.id, engine.oldest_log(), [])
         if base is None:
             raise _nothing_to_join(instance)
         start = _resumed(vault, item, base)

@@ -21,7 +21,15 @@ import xxhash
 from sqlbak.engines.port import ShippedPiece
 from sqlbak.errors import ObjectDamaged, ObjectNotFound
 from sqlbak.model import ShippedLog
-from sqlbak.vault.documents import Fields, canonical, decode, instant_text, put_once
+from sqlbak.vault.documents import (
+    Fields,
+    canonical,
+    decode,
+    encode,
+    instant_text,
+    put_once,
+    same_or_put,
+)
 from sqlbak.vault.frames import FrameUndecodable, checksum_of, decode_frame, encode_frame
 from sqlbak.vault.layout import tail_key, tail_prefix
 from sqlbak.vault.names import lineage_word
@@ -42,6 +50,7 @@ __all__ = [
     "delete_pieces",
     "end_run",
     "list_tail",
+    "points_before_turns",
     "put_piece",
     "read_piece",
 ]
@@ -167,11 +176,26 @@ def read_piece(store: ObjectStore, item_id: str, piece: ShippedLog) -> TailPiece
     return TailPiece(header.section("facts").document, header.section("known_by").document, raw)
 
 
-def end_run(store: ObjectStore, item_id: str, piece: ShippedLog) -> None:
-    """Mark the run of ``piece``: the server's history took another turn, and what is backed up
-    from now on does not continue it. Its pieces stay restorable behind their anchor."""
+def end_run(
+    store: ObjectStore, item_id: str, piece: ShippedLog, points_before: Sequence[str]
+) -> None:
+    """Mark the run of ``piece``: the server's history took another turn. Its pieces stay
+    restorable behind their anchor; ``points_before`` are the ids of all recovery points that are
+    older than the turn, or may be, and that nothing backed up from now on continues."""
     key = tail_key(item_id, lineage_word(piece.lineage), run_mark(piece.run))
-    put_once(store, key, b"")
+    document = {"kind": "ended run", "points_before": [{"id": one} for one in points_before]}
+    same_or_put(store, key, encode(document))
+
+
+def points_before_turns(store: ObjectStore, item_id: str) -> frozenset[str]:
+    """The ids of all recovery points that marks of ended runs name."""
+    prefix = tail_prefix(item_id)
+    return frozenset(
+        one.text("id")
+        for info in store.list(prefix)
+        if parse_mark(info.key.rpartition("/")[2]) is not None
+        for one in decode(info.key, store.get(info.key)).sections("points_before")
+    )
 
 
 def delete_pieces(store: ObjectStore, item_id: str, pieces: Sequence[ShippedLog]) -> None:

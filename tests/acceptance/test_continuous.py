@@ -28,6 +28,7 @@ from tests.acceptance.test_run import end, manifests, until
 from tests.engines.postgres.clusters import (
     Cluster,
     available_majors,
+    give_to_server_user,
     program_directory,
     run_as_server_user,
     running_cluster,
@@ -37,8 +38,7 @@ from tests.engines.postgres.clusters import (
 pytestmark = pytest.mark.postgres
 
 POLICY = (
-    'full: "0 1 * * *"\n    log: 24h\n'
-    "    log_shipping: continuous\n    log_shipping_interval: 1"
+    'full: "0 1 * * *"\n    log: 24h\n    log_shipping: continuous\n    log_shipping_interval: 1'
 )
 NEWEST = available_majors()[-1]
 
@@ -63,6 +63,16 @@ def shipped(site: Site) -> list[ShippedLog]:
 
 def covered(site: Site) -> datetime | None:
     return max((one.covers_until for one in shipped(site) if one.covers_until), default=None)
+
+
+def until_covered(site: Site, instant: datetime) -> None:
+    """Wait until shipped log covers ``instant``."""
+    until(lambda: (at := covered(site)) and at > instant)
+
+
+def until_more_than(site: Site, count: int) -> None:
+    """Wait until there are more pieces than that."""
+    until(lambda: len(shipped(site)) > count)
 
 
 @dataclass
@@ -181,6 +191,7 @@ def test_a_destroyed_server_loses_no_more_than_what_was_committed_in_the_last_in
         began = source.execute("SELECT clock_timestamp()")[0][0]
         with writer:
             until(lambda: (at := covered(site)) and at > began + timedelta(seconds=4))
+            time.sleep(random.uniform(0, 1))
             destroy(source)
         killed_at = max(writer.known.values())
         events = end(process)
@@ -249,7 +260,7 @@ def test_what_only_an_asynchronous_commit_wrote_is_covered_too(own: tuple[Cluste
             session.execute("SET synchronous_commit = off")
             writer._one(session)
         known = writer.known[1]
-        until(lambda: (at := covered(site)) and at > known)
+        until_covered(site, known)
         destroy(cluster)
         end(process)
     with restored(site, "latest", NEWEST) as (rows, _):
@@ -270,7 +281,7 @@ def test_a_killed_shipper_leaves_no_gap_and_the_next_log_backup_leaves_no_tail(
             until(lambda: manifests(site))
             before = len(shipped(site))
             with writer:
-                until(lambda before=before: len(shipped(site)) > before)
+                until_more_than(site, before)
                 time.sleep(moments.uniform(0, 1.5))
             kill_hard(process)
             kept = shipped(site)
@@ -302,7 +313,7 @@ def test_of_two_schedulers_one_ships_and_the_other_takes_over_when_it_dies(
             kill_hard(first)
             writer.write(10)
             known = max(writer.known.values())
-            until(lambda: (at := covered(site)) and at > known)
+            until_covered(site, known)
             events = end(second)
     names = [event["event"] for event in events]
     assert names.index("log shipping left to another") < names.index("log shipping started")
@@ -359,11 +370,11 @@ def test_shipping_goes_on_over_a_restart_and_over_log_backups(own: tuple[Cluster
             cluster.restart()
             writer.write(5)
             known = max(writer.known.values())
-            until(lambda known=known: (at := covered(site)) and at > known)
+            until_covered(site, known)
             assert site.backup("log")["type"] == "log"
         writer.write(5)
         known = max(writer.known.values())
-        until(lambda: (at := covered(site)) and at > known)
+        until_covered(site, known)
         destroy(cluster)
         end(process)
     plan = site.run("plan", "orders").ok()
@@ -384,3 +395,101 @@ def test_without_its_slot_nothing_is_shipped_and_an_event_says_so(
     assert shipped(site) == []
     told = [event for event in events if event["event"] == "log shipping interrupted"]
     assert [event["code"] for event in told] == ["log_chain_broken"]
+
+
+def test_a_promotion_stops_shipping_until_the_next_log_backup_has_followed_it(
+    own: tuple[Cluster, Site],
+) -> None:
+    cluster, site = own
+    writer = Writer(cluster)
+    writer.prepare()
+    with shipping(site) as process:
+        until(lambda: shipped(site))
+        writer.write(5)
+        cluster.stop()
+        (cluster.data_directory / "standby.signal").touch()
+        give_to_server_user(cluster.data_directory)
+        cluster.start()
+        cluster.promote()
+        writer.write(5)
+        time.sleep(2.0)
+        assert {one.lineage for one in shipped(site)} == {"1"}
+        assert site.backup("log")["lineage"] == "2"
+        writer.write(5)
+        known = max(writer.known.values())
+        until_covered(site, known)
+        destroy(cluster)
+        end(process)
+    assert {one.lineage for one in shipped(site)} == {"2"}
+    with restored(site, "latest", NEWEST) as (rows, _):
+        assert rows == set(writer.committed)
+
+
+def test_what_was_shipped_of_a_server_that_was_put_back_is_kept_and_never_mixed(
+    own: tuple[Cluster, Site],
+) -> None:
+    cluster, site = own
+    writer = Writer(cluster)
+    writer.prepare()
+    site.backup("full")
+    writer.write(5)
+    cluster.stop()
+    snapshot = cluster.home / "snapshot"
+    shutil.copytree(cluster.data_directory, snapshot, symlinks=True)
+    cluster.start()
+    with shipping(site) as process:
+        writer.write(20)
+        known = max(writer.known.values())
+        until_covered(site, known)
+        end(process)
+    lost = covered(site)
+    assert lost is not None
+    cluster.stop()
+    shutil.rmtree(cluster.data_directory)
+    snapshot.rename(cluster.data_directory)
+    give_to_server_user(cluster.data_directory)
+    cluster.start()
+    kept = shipped(site)
+    cluster.execute("CREATE TABLE other AS SELECT generate_series(1, 100000)")
+    with shipping(site) as process:
+        time.sleep(2.0)
+        assert shipped(site) == kept
+        answer = site.run("backup", "orders", "--type", "log").ok()
+        assert answer["point"]["type"] == "full"
+        assert "put back to an older state" in answer["notes"][0]
+        until(lambda: len(shipped(site)) > len(kept))
+        cluster.execute("INSERT INTO marks VALUES (1000, '')")
+        known = cluster.execute("SELECT clock_timestamp()")[0][0]
+        until_covered(site, known)
+        end(process)
+    assert site.backup("log")["type"] == "log"
+    assert shipped(site) == kept
+    with restored(site, lost.isoformat(), NEWEST) as (rows, _):
+        assert rows == writer.until(lost) == set(range(1, 26))
+    with restored(site, "latest", NEWEST) as (rows, _):
+        assert rows == {1, 2, 3, 4, 5, 1000}
+
+
+def test_backups_of_the_rebuilt_cluster_leave_the_tail_of_the_destroyed_one(
+    own: tuple[Cluster, Site],
+) -> None:
+    cluster, site = own
+    writer = Writer(cluster)
+    writer.prepare()
+    with shipping(site) as process:
+        until(lambda: shipped(site))
+        writer.write(10)
+        known = max(writer.known.values())
+        until_covered(site, known)
+        destroy(cluster)
+        end(process)
+    kept, last = shipped(site), covered(site)
+    assert last is not None
+    earlier = writer.committed[5]
+    with restored(site, earlier.isoformat(), NEWEST) as (_, answer):
+        rebuilt = Site(site.root, answer["connection"], policy=POLICY)
+        assert rebuilt.backup("log")["type"] == "full"
+        assert rebuilt.backup("log")["type"] == "log"
+    assert shipped(site) == kept
+    with restored(site, last.isoformat(), NEWEST) as (rows, _):
+        assert rows == set(writer.committed)

@@ -79,9 +79,7 @@ def test_a_healing_full_earlier_on_the_day_serves_the_days_slot() -> None:
 
 def test_a_full_late_on_the_day_before_does_not_serve_the_days_slot() -> None:
     slot = datetime(2026, 11, 23, 0, 0, tzinfo=UTC)
-    points = [
-        taken(PointType.FULL, slot - timedelta(minutes=90))
-    ]  # 23:30 in Berlin
+    points = [taken(PointType.FULL, slot - timedelta(minutes=90))]  # 23:30 in Berlin
     assert PointType.FULL in kinds(points, slot + timedelta(minutes=1))
 
 
