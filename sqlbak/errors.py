@@ -311,6 +311,15 @@ class ObjectDamaged(VaultError):
 
     code = "object_damaged"
 
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str = "bring the object back from a copy of the vault; to go on without its recovery "
+        "point, move that one's manifest out of the vault and plan again",
+    ) -> None:
+        super().__init__(message, hint=hint)
+
 
 class VaultUnusable(VaultError):
     """There is no vault there, or one of a format that this version cannot read."""

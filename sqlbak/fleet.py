@@ -23,11 +23,13 @@ from sqlbak.policy.schema import (
     VaultSettings,
 )
 from sqlbak.policy.unsupported import unsupported_for
+from sqlbak.stopping import NEVER, StopSignal
 from sqlbak.vault.holder import holder_name, is_known_dead
 from sqlbak.vault.layout import VAULT_KEY
 from sqlbak.vault.lease import Leases
 from sqlbak.vault.opening import S3Options, open_store
 from sqlbak.vault.probe import probe, require
+from sqlbak.vault.retry import RetryPolicy
 from sqlbak.vault.store import ObjectStore
 from sqlbak.vault.tail import read_piece
 from sqlbak.vault.vault import Vault, create_vault, open_vault
@@ -75,10 +77,22 @@ class StoredItem:
 
 
 class Fleet:
-    """The configured instances with their engines and vaults. Thread-safe; close it after use."""
+    """The configured instances with their engines and vaults. Thread-safe; close it after use.
 
-    def __init__(self, configuration: Configuration) -> None:
+    ``retries`` says how often an unreachable store is tried again (None: the store's default), and
+    ``stop`` ends the waits in between.
+    """
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        *,
+        retries: RetryPolicy | None = None,
+        stop: StopSignal = NEVER,
+    ) -> None:
         self._configuration = configuration
+        self._retries = retries
+        self._stop = stop
         self._vaults: dict[str, Vault] = {}
         self._leases: dict[str, Leases] = {}
         self._lock = threading.Lock()
@@ -229,7 +243,7 @@ class Fleet:
 
     def store(self, vault_name: str) -> ObjectStore:
         """The bare store of a configured vault; the caller closes it. SecretUnavailable."""
-        return _store_of(self._configuration.vaults[vault_name])
+        return self._store_of(self._configuration.vaults[vault_name])
 
     def leases(self, instance: str) -> Leases:
         """The leases of the instance's vault, as this process sees them."""
@@ -248,7 +262,7 @@ class Fleet:
         if vault is not None:
             return vault
         settings = self._configuration.vaults[name]
-        store = _store_of(settings)
+        store = self._store_of(settings)
         try:
             vault = _made(store, settings) if is_made else open_vault(store)
         except BaseException:
@@ -260,6 +274,25 @@ class Fleet:
             store.close()
         return kept
 
+    def _store_of(self, settings: VaultSettings) -> ObjectStore:
+        s3 = settings.s3
+        if s3 is None:
+            return open_store(settings.url, policy=self._retries, stop=self._stop)
+        return open_store(
+            settings.url,
+            S3Options(
+                endpoint=s3.endpoint,
+                region=s3.region,
+                addressing=s3.addressing,
+                ca_bundle=s3.ca_file,
+                access_key=None if s3.access_key is None else s3.access_key.resolve(),
+                secret_key=None if s3.secret_key is None else s3.secret_key.resolve(),
+                session_token=None if s3.session_token is None else s3.session_token.resolve(),
+            ),
+            policy=self._retries,
+            stop=self._stop,
+        )
+
 
 def _made(store: ObjectStore, settings: VaultSettings) -> Vault:
     """Open the vault, or make it in a store that proves that it can hold one."""
@@ -268,21 +301,3 @@ def _made(store: ObjectStore, settings: VaultSettings) -> Vault:
     except ObjectNotFound:
         require(probe(store), store.url)
     return create_vault(store, redundancy=settings.redundancy.value, now=datetime.now(UTC))
-
-
-def _store_of(settings: VaultSettings) -> ObjectStore:
-    s3 = settings.s3
-    if s3 is None:
-        return open_store(settings.url)
-    return open_store(
-        settings.url,
-        S3Options(
-            endpoint=s3.endpoint,
-            region=s3.region,
-            addressing=s3.addressing,
-            ca_bundle=s3.ca_file,
-            access_key=None if s3.access_key is None else s3.access_key.resolve(),
-            secret_key=None if s3.secret_key is None else s3.secret_key.resolve(),
-            session_token=None if s3.session_token is None else s3.session_token.resolve(),
-        ),
-    )

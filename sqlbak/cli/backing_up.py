@@ -29,7 +29,11 @@ def backup(
 ) -> None:
     """Take one backup now, whatever the schedule says."""
     here = session(context, config, as_json=as_json, quiet=quiet)
-    with here.fleet() as fleet, stop_on_signals() as stop, progress_for(quiet=here.quiet) as shown:
+    with (
+        stop_on_signals() as stop,
+        here.fleet(stop) as fleet,
+        progress_for(quiet=here.quiet) as shown,
+    ):
         instance = fleet.instance_named(item)
         outcome = back_up(
             fleet, instance, point_type, is_copy_only=copy_only, progress=shown, stop=stop

@@ -17,8 +17,9 @@ __all__ = ["demo"]
 def demo(
     context: typer.Context,
     directory: Annotated[
-        Path, typer.Option("--directory", metavar="DIR", help="Where the demo lives.")
-    ] = Path("demo"),
+        Path | None,
+        typer.Option("--directory", metavar="DIR", help="Where the demo lives (default: ./demo)."),
+    ] = None,
     pg_bin: PgBin = None,
     as_json: AsJson = False,
 ) -> None:

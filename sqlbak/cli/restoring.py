@@ -44,7 +44,11 @@ def restore(
 ) -> None:
     """Restore an item as it was at T. Input without an offset is read in the policy's zone."""
     here = session(context, config, as_json=as_json, quiet=quiet)
-    with here.fleet() as fleet, stop_on_signals() as stop, progress_for(quiet=here.quiet) as shown:
+    with (
+        stop_on_signals() as stop,
+        here.fleet(stop) as fleet,
+        progress_for(quiet=here.quiet) as shown,
+    ):
         target = RestoreTarget(directory=into, start=start, port=port, program_dir=pg_bin)
         restored = restore_item(fleet, item, to, target, lineage=lineage, progress=shown, stop=stop)
     outcome = restored.outcome
@@ -62,6 +66,8 @@ def restore(
         "facts": dict(outcome.facts),
     }
     here.output.document(document)
+    for note in restored.plan.notes:
+        here.output.note(f"note: {note}")
     asked = instant(restored.plan.stop_at) or "the end of the chain"
     here.output.text(f"restored {restored.item.name} as of {asked} into {outcome.directory}")
     if outcome.proven and outcome.reached is not None:

@@ -11,6 +11,7 @@ import typer
 from sqlbak.cli.output import Output
 from sqlbak.fleet import Fleet
 from sqlbak.policy.loading import LoadedConfiguration, load_configuration
+from sqlbak.stopping import NEVER, StopSignal
 
 __all__ = ["AsJson", "Config", "Item", "PgBin", "Quiet", "RootConfig", "Session", "session"]
 
@@ -51,9 +52,11 @@ class Session:
         """Read the policy files. Raises ConfigurationInvalid."""
         return load_configuration(self.config)
 
-    def fleet(self) -> Fleet:
-        """Everything that is configured, opened on demand; use it in a ``with`` block."""
-        return Fleet(self.load().configuration)
+    def fleet(self, stop: StopSignal = NEVER) -> Fleet:
+        """Everything that is configured, opened on demand; use it in a ``with`` block. ``stop``
+        ends waits for a store.
+        """
+        return Fleet(self.load().configuration, stop=stop)
 
 
 def session(

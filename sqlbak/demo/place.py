@@ -56,10 +56,16 @@ class Place:
     port: int
 
     @classmethod
-    def make(cls, root: Path, programs: Programs) -> Place:
+    def make(cls, root: Path | None, programs: Programs) -> Place:
         """An empty place at ``root``, after removing an earlier demo. TargetNotUsable when
-        something else lies there.
+        something else lies there, or the server's user cannot get there. None: ``./demo``, or a
+        folder below the system's temporary directory when that user cannot get there (we are root,
+        at home).
         """
+        if root is None:
+            root = Path("demo").absolute()
+            if not _is_reachable(root):
+                root = Path(tempfile.gettempdir()) / "sqlbak-demo"
         root = root.absolute()
         if root.exists() and any(root.iterdir()):
             if not (root / _MARKER).exists():
@@ -68,6 +74,7 @@ class Place:
                     hint="name another directory: sqlbak demo --directory DIR",
                 )
             cls._clear(root, programs)
+        choose_user(root / "cluster").check_reaches(root)
         root.mkdir(parents=True, exist_ok=True)
         (root / _MARKER).write_text("sqlbak demo removes this directory when it runs again\n")
         root.chmod(0o755)
@@ -134,3 +141,11 @@ class Place:
         with tempfile.TemporaryDirectory(prefix="sqlbak-demo-") as short:
             self.user.own(Path(short))
             yield Path(short)
+
+
+def _is_reachable(root: Path) -> bool:
+    try:
+        choose_user(root / "cluster").check_reaches(root)
+    except TargetNotUsable:
+        return False
+    return True

@@ -50,9 +50,9 @@ Say = Callable[[str], None]
 
 
 def tell(
-    directory: Path, say: Say, *, program_dir: Path | None, stop: StopSignal
+    directory: Path | None, say: Say, *, program_dir: Path | None, stop: StopSignal
 ) -> dict[str, Any]:
-    """Run the whole story in ``directory`` and return it as one document.
+    """Run the whole story in ``directory`` (None: a usual one) and return it as one document.
 
     Raises RestoreNotProven if what came back is not what was there, and whatever its parts raise.
     """

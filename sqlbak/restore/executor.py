@@ -5,9 +5,11 @@ Nothing of the target is touched before the plan stands.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, tzinfo
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from sqlbak.engines.port import RestoreOutcome, RestoreStep, RestoreTarget
 from sqlbak.engines.registry import restorer
@@ -16,14 +18,17 @@ from sqlbak.errors import (
     NameNeeded,
     NothingToRestore,
     ObjectDamaged,
+    ObjectNotFound,
     Refused,
+    TargetNotUsable,
 )
 from sqlbak.fleet import Fleet, StoredItem
-from sqlbak.model import Item
+from sqlbak.model import Catalog, Item
 from sqlbak.policy.local_time import parse_instant
 from sqlbak.progress import NO_PROGRESS, Progress
 from sqlbak.restore.planner import LATEST, Latest, RestorePlan, plan
 from sqlbak.stopping import NEVER, StopSignal
+from sqlbak.vault.layout import POINT_ID
 
 __all__ = ["PlannedItem", "RestoredItem", "plan_item", "restore_item"]
 
@@ -46,11 +51,17 @@ class RestoredItem:
 
 
 def plan_item(
-    fleet: Fleet, name: str | None, to: str, *, lineage: str | None = None
+    fleet: Fleet,
+    name: str | None,
+    to: str,
+    *,
+    lineage: str | None = None,
+    without: Collection[str] = (),
 ) -> PlannedItem:
     """Plan the restore of the item called ``name`` (None: the only one) to ``to``.
 
     ``to`` is ISO 8601 or ``latest``; without an offset it is read in the item's policy's zone.
+    ``without``: ids of recovery points that must not be used.
     One name may stand for several stored items, when a server was replaced by another under the
     same name; the instant then decides. Raises UsageError, Refused and what the vault raises.
     """
@@ -68,7 +79,8 @@ def plan_item(
     refusals: list[Refused] = []
     for stored in stored_items:
         try:
-            planned.append(PlannedItem(stored, plan(stored.catalog(), target, lineage=lineage)))
+            catalog = _without(stored.catalog(), without)
+            planned.append(PlannedItem(stored, plan(catalog, target, lineage=lineage)))
         except Refused as refusal:
             refusals.append(refusal)
     if not planned:
@@ -88,14 +100,17 @@ def restore_item(
 ) -> RestoredItem:
     """Plan as ``plan_item`` does, then restore into ``target``.
 
-    Raises what planning raises, before the target is touched; TargetNotUsable; RestoreFailed;
-    RestoreNotProven when the server recovered but not provably to the state asked for.
+    A recovery point whose manifest cannot be read is planned around where that leads to the same
+    instant; the plan's notes tell. Raises what planning raises, before the target is touched;
+    TargetNotUsable; ObjectDamaged; RestoreFailed; RestoreNotProven when the server recovered but
+    not provably to the state asked for.
     """
-    planned = _with_sound_tail(plan_item(fleet, name, to, lineage=lineage), stop)
+    planned, steps = _readable(fleet, name, to, lineage, stop)
     stored = planned.stored
+    _require_outside(stored.vault.store.url, target.directory)
     restore: Callable[..., RestoreOutcome] = restorer(stored.item.engine)
     outcome = restore(
-        _steps(planned),
+        steps,
         stop_at=planned.plan.stop_at,
         lineage=planned.plan.lineage,
         histories=stored.histories(),
@@ -110,50 +125,94 @@ def _instant(to: str, zone: tzinfo) -> datetime | Latest:
     return LATEST if to.strip().lower() == "latest" else parse_instant(to, zone)
 
 
-def _steps(planned: PlannedItem) -> Sequence[RestoreStep]:
+def _readable(
+    fleet: Fleet, name: str | None, to: str, lineage: str | None, stop: StopSignal
+) -> tuple[PlannedItem, Sequence[RestoreStep]]:
+    """A plan all of whose manifests and shipped log can be read, and its steps. Without one, the
+    error of the first manifest that cannot be; for shipped log InstantUnreachable, naming what can
+    be reached without it.
+
+    The first plan fixes item, lineage and instant: planning around what is damaged must lead to
+    the same state, never to what then happens to be the latest.
+    """
+    unreadable: dict[str, ObjectDamaged | ObjectNotFound] = {}
+    while True:
+        try:
+            planned = plan_item(fleet, name, to, lineage=lineage, without=unreadable)
+        except Refused as refusal:
+            for lost, error in unreadable.items():
+                # There is no second copy of shipped log: what is left without it is the answer.
+                raise error if POINT_ID.fullmatch(lost) else _damaged(refusal, error) from None
+            raise
+        name, lineage = planned.stored.item.id, planned.plan.lineage
+        if planned.plan.stop_at is not None:
+            to = planned.plan.stop_at.isoformat()
+        found = _steps(planned, unreadable, stop)
+        if found is not None:
+            notes = [f"{point} is left out: {error}" for point, error in unreadable.items()]
+            plan = replace(planned.plan, notes=(*planned.plan.notes, *notes))
+            return replace(planned, plan=plan), found
+
+
+def _steps(
+    planned: PlannedItem,
+    unreadable: dict[str, ObjectDamaged | ObjectNotFound],
+    stop: StopSignal,
+) -> Sequence[RestoreStep] | None:
+    """The plan's steps with their manifests; None after adding what cannot be read. Every piece of
+    shipped log is read once here, before the target is touched."""
     steps: list[RestoreStep] = []
     for point in planned.plan.steps:
         if point.is_tail:
-            cut = planned.stored.open_tail(point, planned.plan.shipped)
-            steps += [RestoreStep(*part) for part in cut]
-        else:
-            facts, source = planned.stored.open_point(point)
-            steps.append(RestoreStep(point, facts, source))
-    return steps
-
-
-def _with_sound_tail(planned: PlannedItem, stop: StopSignal) -> PlannedItem:
-    """Prove every piece of shipped log of the plan before the target is touched: nothing else
-    tells of damage there, and there is no second copy of it. InstantUnreachable when the instant
-    cannot be reached without what is damaged, naming what can be."""
-    to = planned.plan.stop_at
-    damaged: dict[str, ObjectDamaged] = {}
-    while (error := _first_damage(planned, stop)) is not None and to is not None:
-        damaged[error[0]] = error[1]
-        catalog = planned.stored.catalog()
-        sound = tuple(piece for piece in catalog.shipped if piece.name not in damaged)
+            continue
         try:
-            # Also for "latest": an earlier state than the one planned is never given unasked.
-            again = plan(replace(catalog, shipped=sound), to, lineage=planned.plan.lineage)
-        except InstantUnreachable as refusal:
-            why = "; ".join(problem.message for problem in damaged.values())
-            raise InstantUnreachable(
-                f"{refusal.message}; beyond that, {why}",
-                hint=refusal.hint,
-                nearest=refusal.nearest,
-            ) from None
-        planned = PlannedItem(planned.stored, again)
-    return planned
-
-
-def _first_damage(planned: PlannedItem, stop: StopSignal) -> tuple[str, ObjectDamaged] | None:
+            steps.append(RestoreStep(point, *planned.stored.open_point(point)))
+        except (ObjectDamaged, ObjectNotFound) as error:
+            unreadable[point.id] = error
+            return None
     for piece in planned.plan.shipped:
         stop.check()
         try:
             planned.stored.check_shipped(piece)
         except ObjectDamaged as error:
-            return piece.name, error
-    return None
+            unreadable[piece.name] = error
+            return None
+    last = planned.plan.steps[-1]
+    if last.is_tail:
+        parts = planned.stored.open_tail(last, planned.plan.shipped)
+        steps += [RestoreStep(*part) for part in parts]
+    return steps
+
+
+def _damaged(refusal: Refused, error: ObjectDamaged | ObjectNotFound) -> Refused:
+    return InstantUnreachable(
+        f"{refusal.message}; beyond that, {error.message}",
+        hint=refusal.hint,
+        nearest=refusal.nearest,
+    )
+
+
+def _without(catalog: Catalog, ids: Collection[str]) -> Catalog:
+    """The catalog without these recovery points and pieces of shipped log."""
+    return replace(
+        catalog,
+        points=tuple(p for p in catalog.points if p.id not in ids),
+        shipped=tuple(piece for piece in catalog.shipped if piece.name not in ids),
+    )
+
+
+def _require_outside(vault_url: str, directory: Path) -> None:
+    """TargetNotUsable for a target in the vault's own folder: the vault would take its files for
+    its own, and whoever cleans up one would harm the other."""
+    parts = urlsplit(vault_url)
+    if parts.scheme != "file":
+        return
+    root = Path(unquote(parts.path)).resolve()
+    if directory.resolve().is_relative_to(root):
+        raise TargetNotUsable(
+            f"{directory} lies in the vault's own folder, {root}",
+            hint="restore into a directory outside of it",
+        )
 
 
 def _one_of(planned: Sequence[PlannedItem], *, is_latest: bool) -> PlannedItem:

@@ -23,6 +23,7 @@ from sqlbak.scheduler.due import DueJob, Protected, due
 from sqlbak.scheduler.logs import EventLog
 from sqlbak.scheduler.shippers import Shippers
 from sqlbak.stopping import StopSignal
+from sqlbak.vault.retry import RetryPolicy
 
 __all__ = ["Limits", "Service"]
 
@@ -82,6 +83,7 @@ class Service:
         self._abort = StopSignal()
         self._fleet = Fleet(Configuration())
         self._shippers = Shippers(log)
+        self._view = Fleet(Configuration())
 
     def run(self) -> None:
         """Serve until asked to stop; then let running jobs finish for ``grace_seconds`` and abort
@@ -102,14 +104,19 @@ class Service:
             self._shippers.close()
             pool.shutdown(wait=True, cancel_futures=True)
             self._fleet.close()
+            self._view.close()
         self._log.info("stopped")
 
     def _reload(self) -> None:
         loaded = self._watch.poll()
         if loaded is None:
             return
-        fleet = Fleet(loaded.configuration)
+        fleet = Fleet(loaded.configuration, stop=self._abort)
         before, self._fleet = self._fleet, fleet
+        self._view.close()
+        # The loop only looks: it asks once, since the next tick asks again, so that one store
+        # that does not answer holds up neither the other instances nor the stop.
+        self._view = Fleet(loaded.configuration, retries=RetryPolicy(attempts=1), stop=self._stop)
         with self._state.lock:
             self._state.known.clear()
             self._state.backoff.clear()
@@ -156,11 +163,11 @@ class Service:
             known = self._state.known.get(instance)
         fresh = known is not None and moment - known.read_at < self._limits.catalog_age_seconds
         if known is None or not fresh:
-            known = self._read(fleet, instance)
+            known = self._read(instance)
             fresh = False
         jobs = self._startable(fleet, instance, known)
         if jobs and fresh:
-            jobs = self._startable(fleet, instance, self._read(fleet, instance))
+            jobs = self._startable(fleet, instance, self._read(instance))
         return jobs
 
     def _startable(self, fleet: Fleet, instance: str, known: _Known) -> list[DueJob]:
@@ -174,8 +181,8 @@ class Service:
                 and not self._state.backoff.is_waiting((instance, job.type), moment)
             ]
 
-    def _read(self, fleet: Fleet, instance: str) -> _Known:
-        known = _Known(fleet.points(instance), time.monotonic())
+    def _read(self, instance: str) -> _Known:
+        known = _Known(self._view.points(instance), time.monotonic())
         with self._state.lock:
             self._state.known[instance] = known
         return known
@@ -218,8 +225,12 @@ class Service:
                 self._state.known.pop(job.instance, None)
 
     def _is_still_due(self, fleet: Fleet, job: DueJob, points: tuple[Point, ...]) -> bool:
+        """Asked under the lease, with the points of the very cluster that answers now. Where the
+        server was replaced by another, it has no full yet: the log backup then becomes one.
+        """
         protected = Protected(job.instance, fleet.policy(job.instance), points)
-        return any(again.type is job.type for again in self._decide([protected], self._now()))
+        again = {one.type for one in self._decide([protected], self._now())}
+        return job.type in again or (job.type is PointType.LOG and bool(again))
 
     def _done(self, job: DueJob, outcome: BackupOutcome, seconds: float) -> None:
         with self._state.lock:

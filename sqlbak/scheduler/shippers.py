@@ -37,14 +37,17 @@ class Shippers:
     def __init__(self, log: EventLog) -> None:
         self._log = log
         self._fleet: Fleet | None = None
-        self._running: dict[str, _Shipper] = {}
+        self._running: list[_Shipper] = []
 
     def serve(self, fleet: Fleet) -> None:
         """Let exactly those instances of ``fleet`` be shipped whose policies ask for it; another
         fleet than before replaces all threads."""
         if fleet is self._fleet:
             return
-        self.close()
+        # Those of the fleet before end by themselves, however slow a store is; until then they
+        # keep their leases, and the new ones wait for these.
+        self.request_stop()
+        self._running = [shipper for shipper in self._running if shipper.thread.is_alive()]
         self._fleet = fleet
         for instance in fleet.instances():
             interval = fleet.policy(instance).shipping_interval_seconds
@@ -55,18 +58,18 @@ class Shippers:
             thread = threading.Thread(
                 target=self._work, args=(fleet, instance, interval, stop), name=f"ship-{instance}"
             )
-            self._running[instance] = _Shipper(thread, stop)
+            self._running.append(_Shipper(thread, stop))
             thread.start()
 
     def request_stop(self) -> None:
         """Ask all threads to end; ``close`` waits for them."""
-        for shipper in self._running.values():
+        for shipper in self._running:
             shipper.stop.request("the service is stopping")
 
     def close(self) -> None:
         """End all threads and wait for them."""
         self.request_stop()
-        for shipper in self._running.values():
+        for shipper in self._running:
             shipper.thread.join()
         self._running.clear()
         self._fleet = None

@@ -12,9 +12,9 @@ _SEPARATOR = " "
 
 
 def holder_name() -> str:
-    """This process: host, pid and, on Linux, what makes the pid unique (the kernel's boot, the pid
-    namespace and the process's start), so that neither a reboot, a container nor a reused pid can
-    be mistaken for it.
+    """Name this process: host, pid and, on Linux, what makes the pid unique (the kernel's boot,
+    the pid namespace and the process's start), so that neither a reboot, a container nor a reused
+    pid can be mistaken for it.
     """
     place = _place()
     start = _start_of(os.getpid())

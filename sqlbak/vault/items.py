@@ -47,15 +47,9 @@ def slug(name: str) -> str:
 
 
 def item_ids(store: ObjectStore) -> list[str]:
-    """The ids of all items, from one short listing."""
-    ids = [info.key.removeprefix(INDEX_PREFIX) for info in store.list(INDEX_PREFIX)]
-    for item_id in ids:
-        if not ITEM_ID.fullmatch(item_id):
-            raise VaultError(
-                f"{INDEX_PREFIX}{item_id} is not an entry that sqlbak makes",
-                hint="if it is not sqlbak's, move it out of the vault",
-            )
-    return ids
+    """The ids of all items, from one short listing; somebody else's files are passed over."""
+    names = [info.key.removeprefix(INDEX_PREFIX) for info in store.list(INDEX_PREFIX)]
+    return [name for name in names if ITEM_ID.fullmatch(name)]
 
 
 def has_identity(item_id: str, engine: EngineName, identity: str) -> bool:

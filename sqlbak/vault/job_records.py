@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from itertools import islice
 
-from sqlbak.errors import ObjectDamaged, ObjectNotFound
+from sqlbak.errors import ObjectNotFound
 from sqlbak.vault.documents import decode, encode, instant_text, put_once
 from sqlbak.vault.layout import JOB_ID, jobs_prefix
 from sqlbak.vault.store import ObjectStore
@@ -90,7 +90,9 @@ def remove_jobs_before(store: ObjectStore, item_id: str, instant: datetime) -> i
     prefix = jobs_prefix(item_id)
     oldest_kept = _LAST_SECOND - int(instant.timestamp())
     keys = [
-        info.key for info in store.list(prefix) if int(_match(info.key, prefix)[1]) > oldest_kept
+        info.key
+        for info in store.list(prefix)
+        if (match := _match(info.key, prefix)) and int(match[1]) > oldest_kept
     ]
     store.delete(keys)
     return len(keys)
@@ -99,20 +101,17 @@ def remove_jobs_before(store: ObjectStore, item_id: str, instant: datetime) -> i
 def _jobs(store: ObjectStore, item_id: str) -> Iterator[JobRecord]:
     prefix = jobs_prefix(item_id)
     for info in store.list(prefix):
-        _match(info.key, prefix)
+        if _match(info.key, prefix) is None:
+            continue
         try:
             yield _decode(info.key, store.get(info.key))
         except ObjectNotFound:
             continue  # removed after the listing
 
 
-def _match(key: str, prefix: str) -> re.Match[str]:
-    if (match := _NAME.fullmatch(key.removeprefix(prefix))) is None:
-        raise ObjectDamaged(
-            f"{key} is not the record of a run",
-            hint="if the file is not sqlbak's, move it out of the vault",
-        )
-    return match
+def _match(key: str, prefix: str) -> re.Match[str] | None:
+    """The parts of a record's name; None for somebody else's file."""
+    return _NAME.fullmatch(key.removeprefix(prefix))
 
 
 def _decode(key: str, data: bytes) -> JobRecord:

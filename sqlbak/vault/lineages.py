@@ -37,7 +37,7 @@ def fork_name(fork: Fork) -> str:
 def list_forks(store: ObjectStore, item_id: str) -> tuple[Fork, ...]:
     """All forks that the vault knows for the item, from a listing alone."""
     prefix = lineages_prefix(item_id)
-    forks = {_fork(info.key, prefix): None for info in store.list(prefix)}
+    forks = {_fork(key, prefix): None for key in _keys(store, prefix)}
     return tuple(forks)
 
 
@@ -45,14 +45,14 @@ def read_histories(store: ObjectStore, item_id: str) -> dict[str, bytes]:
     """The engine's own record of each lineage that has one."""
     prefix = lineages_prefix(item_id)
     histories: dict[str, bytes] = {}
-    for info in list(store.list(prefix)):
-        lineage = _fork(info.key, prefix).lineage
-        if not info.key.endswith(_TOLD):
+    for key in _keys(store, prefix):
+        lineage = _fork(key, prefix).lineage
+        if not key.endswith(_TOLD):
             if lineage in histories:
                 raise LineageConflict(
                     f"{prefix} holds two different histories of lineage {lineage}"
                 )
-            histories[lineage] = store.get(info.key)
+            histories[lineage] = store.get(key)
     return histories
 
 
@@ -69,7 +69,7 @@ def record_forks(
     if not forks:
         return
     prefix = lineages_prefix(item_id)
-    known = {_fork(info.key, prefix): info.key for info in store.list(prefix)}
+    known = {_fork(key, prefix): key for key in _keys(store, prefix)}
     for fork in forks:
         name = fork_name(fork)
         for other, other_key in known.items():
@@ -90,6 +90,11 @@ def record_forks(
                 f"tells of lineage {fork.lineage} ({len(history)} bytes)",
                 hint="two servers made one lineage; give the copy its own instance name",
             )
+
+
+def _keys(store: ObjectStore, prefix: str) -> list[str]:
+    """The records; what is nothing like one is somebody else's file."""
+    return [info.key for info in store.list(prefix) if ".from." in info.key.removeprefix(prefix)]
 
 
 def _fork(key: str, prefix: str) -> Fork:

@@ -89,7 +89,6 @@ def decode_manifest(key: str, data: bytes) -> Manifest:
     if not is_exact or fields.text("digest") != digest:
         raise ObjectDamaged(
             f"{key} is damaged: its digest does not match its content",
-            hint="fetch the object again, or its copy in the secondary vault",
         )
     if fields.integer("format", minimum=1) > FORMAT:
         raise VaultUnusable(

@@ -31,6 +31,7 @@ from sqlbak.vault.layout import POINT_ID
 
 __all__ = [
     "base_36",
+    "begins_as_name",
     "format_name",
     "instant_of_word",
     "instant_word",
@@ -76,6 +77,12 @@ def point_id_instant(point_id: str) -> datetime | None:
 def point_id_of_name(name: str) -> str:
     """The id with which a name begins."""
     return name.partition("_")[0]
+
+
+def begins_as_name(name: str) -> bool:
+    """Whether ``name`` begins with a point's id, as nothing does but a manifest or what somebody
+    made of one."""
+    return POINT_ID.match(name) is not None
 
 
 def format_name(point: Point) -> str:

@@ -58,7 +58,10 @@ class PayloadReader:
             raise IndexError(f"the stream {stream} has no frame {index}")
         volume, start, length = places.place(index)
         key = volume_key(self._item_id, self._point_id, stream, volume)
-        stored = self._store.read(key, start, length)
+        try:
+            stored = self._store.read(key, start, length)
+        except ObjectNotFound as error:
+            raise ObjectNotFound(key, hint=ObjectDamaged("").hint) from error
         if len(stored) != length:
             raise ObjectDamaged(
                 f"{key} ends within frame {index}: {len(stored)} of {length} bytes are left"

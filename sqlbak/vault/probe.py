@@ -74,10 +74,12 @@ a vault must not be refused on one day and made on the next."""
 def probe(store: ObjectStore) -> StoreAbilities:
     """Try everything below a prefix of its own, ``probe/<random>/``, and remove it again.
 
-    Raises AccessDenied, StoreUnreachable and StoreFull; whatever else goes wrong is what was seen.
+    Raises AccessDenied, StoreUnreachable and StoreFull, and VaultUnusable when the place itself is
+    not there; whatever else goes wrong is what was seen.
     """
     plain = store.undecorated if isinstance(store, RetryingStore) else store
     prefix = f"probe/{uuid.uuid4().hex}/"
+    store.put(prefix + "place", b"", if_absent=False)
     try:
         return StoreAbilities(
             create_if_absent=_tried(lambda: _create(plain, prefix + "create")),

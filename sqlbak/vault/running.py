@@ -29,7 +29,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlbak.errors import ObjectDamaged, ObjectNotFound
+from sqlbak.errors import ObjectNotFound
 from sqlbak.vault.documents import decode, encode, instant_text, put_once, same_or_put
 from sqlbak.vault.layout import (
     JOB_ID,
@@ -132,10 +132,7 @@ def list_running(store: ObjectStore, item_id: str) -> tuple[list[RunningRecord],
     for info in store.list(prefix):
         job_id, _, kind = info.key.removeprefix(prefix).rpartition(".")
         if not JOB_ID.fullmatch(job_id) or kind not in ("json", "verdict"):
-            raise ObjectDamaged(
-                f"{info.key} is not the record of a job",
-                hint="if the file is not sqlbak's, move it out of the vault",
-            )
+            continue  # somebody else's file
         if kind == "verdict":
             judged.append(job_id)
             continue

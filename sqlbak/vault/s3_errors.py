@@ -112,6 +112,9 @@ _NO_CREDENTIALS = (
 )
 
 
+_AWAY = "check the vault's endpoint and the network between; the next run tries again"
+
+
 def s3_error(error: Exception, action: str, key: str, bucket: str) -> VaultError:
     """The error of our tree for one that boto3 raised.
 
@@ -131,7 +134,7 @@ def s3_error(error: Exception, action: str, key: str, bucket: str) -> VaultError
             hint="name the certificate authority of the store in the vault's ca_bundle",
         )
     if isinstance(error, BotoCoreError | ResponseParserError | HTTPError | OSError):
-        return StoreUnreachable(f"{where} in bucket {bucket}: {_first_line(error)}")
+        return StoreUnreachable(f"{where} in bucket {bucket}: {_first_line(error)}", hint=_AWAY)
     raise error
 
 
@@ -160,6 +163,8 @@ def _hint(kind: type[VaultError], where: str, bucket: str) -> str:
         return f"the account needs the right to s3:{_RIGHTS.get(action, action)} in bucket {bucket}"
     if kind is StoreFull:
         return "free space or raise the quota of the bucket"
+    if issubclass(kind, StoreUnreachable):
+        return "the store has trouble or is overloaded; the next run tries again"
     return ""
 
 

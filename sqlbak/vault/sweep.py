@@ -12,10 +12,13 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from sqlbak.vault.layout import (
+    LEASES_PREFIX,
     data_prefix,
+    jobs_prefix,
     point_id_of_payload,
     points_prefix,
     running_key,
+    running_prefix,
     trash_prefix,
     verdict_key,
 )
@@ -90,6 +93,14 @@ def sweep(
     _remove_orphans(store, item_id, payload, {one.point_id for one in records}, now, report)
     if not report.live:
         store.sweep_unfinished(data_prefix(item_id), older_than=now - GRACE)
+    for prefix in (
+        f"{LEASES_PREFIX}{item_id}",
+        running_prefix(item_id),
+        points_prefix(item_id),
+        jobs_prefix(item_id),
+    ):
+        # Small objects take no time to write: those of living writers are locked or whole.
+        store.sweep_unfinished(prefix, older_than=now + GRACE)
     return report
 
 

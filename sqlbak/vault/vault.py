@@ -21,7 +21,7 @@ from sqlbak.errors import (
     VaultUnusable,
 )
 from sqlbak.model import Catalog, EngineName, Item, Point, PointType, ShippedLog
-from sqlbak.vault.documents import decode, encode, instant_text
+from sqlbak.vault.documents import Fields, decode, encode, instant_text
 from sqlbak.vault.items import (
     ItemRecord,
     create_item,
@@ -30,10 +30,10 @@ from sqlbak.vault.items import (
     matching,
     read_item,
 )
-from sqlbak.vault.layout import VAULT_KEY, points_prefix
+from sqlbak.vault.layout import INDEX_PREFIX, VAULT_KEY, points_prefix
 from sqlbak.vault.lineages import list_forks, read_histories
 from sqlbak.vault.manifest import Manifest, decode_manifest
-from sqlbak.vault.names import parse_name
+from sqlbak.vault.names import begins_as_name, parse_name
 from sqlbak.vault.payload_reader import PayloadReader
 from sqlbak.vault.store import ObjectStore
 from sqlbak.vault.tail import STREAM, TailSource, list_tail, read_piece
@@ -120,9 +120,12 @@ class Vault:
         return create_item(self.store, Item("", engine, instance, database, identity), now).item
 
     def points(self, item_id: str) -> list[Point]:
-        """All recovery points of the item, by their ids, from a listing alone. ObjectDamaged
-        naming the object when one there does not have a recovery point's name."""
-        points = [parse_name(info.key) for info in self.store.list(points_prefix(item_id))]
+        """All recovery points of the item, by their ids, from a listing alone. What does not even
+        begin like a recovery point's name is somebody else's and passed over; ObjectDamaged
+        naming the object when one that does is not whole."""
+        prefix = points_prefix(item_id)
+        keys = [info.key for info in self.store.list(prefix)]
+        points = [parse_name(key) for key in keys if begins_as_name(key.removeprefix(prefix))]
         if len({point.id for point in points}) != len(points):
             raise ObjectDamaged(f"{points_prefix(item_id)} holds one recovery point twice")
         return points
@@ -274,6 +277,8 @@ def create_vault(store: ObjectStore, *, redundancy: str, now: datetime) -> Vault
         "encryption": None,
         "features": [],
     }
+    if _has_items(store) and not _has_record(store):
+        raise _headless(store)
     try:
         store.put(VAULT_KEY, encode(document), if_absent=True)
     except PreconditionFailed:
@@ -295,10 +300,40 @@ def open_vault(store: ObjectStore) -> Vault:
     try:
         data = store.get(VAULT_KEY)
     except ObjectNotFound as error:
+        if _has_items(store):
+            raise _headless(store) from error
         raise VaultMissing(
             f"there is no vault at {store.url}", hint="check the url, or make it with a backup"
         ) from error
-    fields = decode(VAULT_KEY, data)
+    try:
+        return Vault(store, _read_record(store, decode(VAULT_KEY, data)))
+    except ObjectDamaged as error:
+        raise ObjectDamaged(f"in the vault at {store.url}, {error.message}", hint=_MEND) from error
+
+
+_MEND = f"bring {VAULT_KEY} back from a copy, or write it anew: docs/format.md tells what it says"
+
+
+def _has_record(store: ObjectStore) -> bool:
+    try:
+        store.head(VAULT_KEY)
+    except ObjectNotFound:
+        return False
+    return True
+
+
+def _has_items(store: ObjectStore) -> bool:
+    return next(iter(store.list(INDEX_PREFIX)), None) is not None
+
+
+def _headless(store: ObjectStore) -> VaultUnusable:
+    # Made anew it would have another id: other slots on the servers, and the old ones forgotten.
+    return VaultUnusable(
+        f"the vault at {store.url} holds items, but its {VAULT_KEY} is missing", hint=_MEND
+    )
+
+
+def _read_record(store: ObjectStore, fields: Fields) -> VaultRecord:
     upgrade = "upgrade sqlbak"
     if fields.integer("format", minimum=1) > FORMAT:
         raise VaultUnusable(
@@ -319,5 +354,4 @@ def open_vault(store: ObjectStore) -> Vault:
                 "not know",
                 hint=upgrade,
             )
-    record = VaultRecord(fields.text("id"), fields.instant("created_at"), fields.text("redundancy"))
-    return Vault(store, record)
+    return VaultRecord(fields.text("id"), fields.instant("created_at"), fields.text("redundancy"))

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+import os
+from datetime import UTC, datetime, timedelta
 from itertools import chain, repeat
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sqlbak.errors import LeaseLost, SqlbakError
+from sqlbak.vault.file_store import FileStore
 from sqlbak.vault.layout import (
     data_prefix,
+    lease_key,
     lineages_prefix,
     point_key,
     points_prefix,
+    running_key,
     running_prefix,
 )
 from sqlbak.vault.memory_store import MemoryStore
@@ -229,6 +234,27 @@ def test_the_payload_of_a_point_in_the_trash_is_kept() -> None:
     before = keys(vault.store)
     sweep(vault.store, ITEM.id, is_live=lambda record: False, now=NOW + timedelta(days=9))
     assert keys(vault.store) == before
+
+
+def test_small_files_of_killed_processes_are_swept_and_those_of_living_ones_stay(
+    tmp_path: Path,
+) -> None:
+    store = FileStore(tmp_path / "vault")
+    small = (
+        running_key(ITEM.id, "dead"),
+        point_key(ITEM.id, "x.json"),
+        lease_key(f"{ITEM.id}.log"),
+    )
+    for key in small:
+        writer = store.writer(key)
+        writer.write(b"half")
+        os.close(writer._descriptor)  # as the kernel does for a killed process
+    with store.writer(running_key(ITEM.id, "living")) as living:
+        sweep(store, ITEM.id, is_live=lambda record: False, now=datetime.now(UTC))
+        unfinished = (tmp_path / "vault" / ".sqlbak" / "unfinished").rglob("*")
+        (left,) = [path.name for path in unfinished if path.is_file()]
+        assert left.startswith("living.json")
+        living.abort()
 
 
 def test_foreign_files_among_the_payload_are_told_and_left_alone() -> None:

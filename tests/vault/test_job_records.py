@@ -6,7 +6,6 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from sqlbak.errors import ObjectDamaged
 from sqlbak.vault.job_records import JobOutcome, JobRecord, list_jobs, remove_jobs_before, write_job
 from sqlbak.vault.layout import jobs_prefix
 from sqlbak.vault.store import ObjectStore
@@ -51,10 +50,13 @@ def test_writing_a_record_again_changes_nothing(store: ObjectStore) -> None:
     assert list_jobs(store, ITEM, limit=9) == [job(1)]
 
 
-def test_a_foreign_file_is_told(store: ObjectStore) -> None:
-    store.put(f"{jobs_prefix(ITEM)}notes.txt", b"")
-    with pytest.raises(ObjectDamaged, match=r"notes\.txt"):
-        list_jobs(store, ITEM, limit=1)
+def test_a_foreign_file_is_passed_over_and_left_alone(store: ObjectStore) -> None:
+    key = f"{jobs_prefix(ITEM)}notes.txt"
+    store.put(key, b"")
+    write_job(store, ITEM, job(1))
+    assert list_jobs(store, ITEM, limit=9) == [job(1)]
+    remove_jobs_before(store, ITEM, job(1).started_at + timedelta(days=1))
+    assert [info.key for info in store.list(jobs_prefix(ITEM))] == [key]
 
 
 @pytest.mark.parametrize("job_id", ["", "a/b", "a.b", "-x"])

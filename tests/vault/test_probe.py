@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sqlbak.errors import AccessDenied, FeatureUnsupported
+from sqlbak.errors import AccessDenied, FeatureUnsupported, VaultUnusable
 from sqlbak.vault.file_store import FileStore
 from sqlbak.vault.memory_store import MemoryStore
 from sqlbak.vault.probe import REQUIRED, missing, probe, require, warnings
@@ -131,6 +131,12 @@ def test_a_store_that_lists_in_another_order_is_found_out() -> None:
 def test_no_access_is_an_error_and_not_a_missing_ability() -> None:
     with pytest.raises(AccessDenied):
         probe(Closed())
+
+
+def test_a_place_that_is_not_there_is_an_error_and_not_a_missing_ability(tmp_path: Path) -> None:
+    with pytest.raises(VaultUnusable, match="not-mounted"):
+        probe(FileStore(tmp_path / "not-mounted" / "vault"))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_every_required_ability_is_probed() -> None:

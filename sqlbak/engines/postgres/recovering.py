@@ -280,7 +280,7 @@ class _Session:
             ask_standby(self._connection),
             log,
             stop_point,
-            consistent_from=self._recovery.chain.full.point.last_lsn,
+            consistent_from=int(self._recovery.chain.full.facts["stop_lsn"]),
             ends_at=self._recovery.record.end,
         )
 

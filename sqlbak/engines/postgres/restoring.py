@@ -86,7 +86,12 @@ def restore_cluster(
     existed = directory.is_dir()
     spool = min(chain.log_bytes, 2 * _SPOOL_BYTES) if target.start else chain.log_bytes
     segment = chain.log.segment_size
-    check_target(directory, user=user, needed_bytes=chain.archives_bytes + spool + 2 * segment)
+    check_target(
+        directory,
+        user=user,
+        needed_bytes=chain.archives_bytes + spool + 2 * segment,
+        is_started=target.start,
+    )
     if target.start and target.port is not None and not is_port_free(target.port):
         raise TargetNotUsable(
             f"port {target.port} of localhost is taken", hint="name another one, or none"

@@ -32,6 +32,7 @@ __all__ = [
 ]
 
 _FLUSHERS = 8
+_CLAIM = ".sqlbak-restore-in-progress"
 
 
 @contextmanager
@@ -55,28 +56,47 @@ def target_errors(directory: Path) -> Iterator[None]:
 
 @contextmanager
 def empty_directory(directory: Path, user: ServerUser) -> Iterator[None]:
-    """Make ``directory`` (mode 0700, owned by ``user``); if the block raises, remove everything
-    in it, and itself if it was not there before. TargetNotUsable unless absent or empty."""
+    """Make ``directory`` (mode 0700, owned by ``user``) ours alone; if the block raises, remove
+    everything in it, and itself if it was not there before. TargetNotUsable unless absent or empty,
+    or when another restore was faster."""
     existed = directory.is_dir()
-    if existed and any(directory.iterdir()):
-        raise TargetNotUsable(
-            f"{directory} is not empty",
-            hint="restore into a new directory; nothing there was touched",
-        )
     with target_errors(directory):
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        claim = _claim(directory)
         directory.chmod(0o700)
         user.own(directory)
     try:
         yield
+        claim.unlink()
+        _flush(directory)
     except BaseException:
         clear_directory(directory, and_itself=not existed)
         raise
 
 
+def _claim(directory: Path) -> Path:
+    """Of two restores that find ``directory`` empty at the same moment, one gets it: else each
+    would remove the other's files when it meets them."""
+    taken = TargetNotUsable(
+        f"{directory} is not empty",
+        hint="restore into a new directory; nothing there was touched",
+    )
+    if any(directory.iterdir()):
+        raise taken
+    claim = directory / _CLAIM
+    try:
+        claim.touch(mode=0o600, exist_ok=False)
+    except FileExistsError:
+        raise taken from None
+    if any(child != claim for child in directory.iterdir()):
+        claim.unlink()
+        raise taken
+    return claim
+
+
 def clear_directory(directory: Path, *, and_itself: bool) -> None:
     """Remove everything in a directory that this restore filled; links are not followed."""
-    for child in directory.iterdir():
+    for child in sorted(directory.iterdir(), key=lambda child: child.name == _CLAIM):
         if child.is_dir() and not child.is_symlink():
             shutil.rmtree(child, ignore_errors=True)
         else:
@@ -186,11 +206,7 @@ def make_durable(directory: Path, *, stop: StopSignal) -> None:
 
     def flush(path: str) -> None:
         stop.check()
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        _flush(path)
 
     folders = [str(directory), str(directory.parent)]
     files: list[str] = []
@@ -202,3 +218,11 @@ def make_durable(directory: Path, *, stop: StopSignal) -> None:
     with ThreadPoolExecutor(_FLUSHERS, thread_name_prefix="sqlbak-flush") as pool:
         for paths in (files, folders):
             list(pool.map(flush, paths))
+
+
+def _flush(path: str | Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

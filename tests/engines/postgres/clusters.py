@@ -25,6 +25,7 @@ import psycopg
 __all__ = [
     "Cluster",
     "available_majors",
+    "elsewhere",
     "free_port",
     "give_to_server_user",
     "has_working_program",
@@ -64,7 +65,8 @@ def _programs() -> Mapping[int, Path]:
     """The ``bin`` directory of each major version that is here, usable by the server user."""
     found: dict[int, Path] = {}
     for name in os.environ.get("SQLBAK_TEST_PG_BIN_DIRS", "").split(":"):
-        if name:
+        # A checkout below root's home is no place that the server user can run programs from.
+        if name and _runs(Path(name) / "postgres"):
             found.setdefault(_major_of(Path(name)), Path(name))
     for directory in sorted(Path("/usr/lib/postgresql").glob("*/bin")):
         if (directory / "initdb").exists() and (directory / "postgres").exists():
@@ -76,6 +78,17 @@ def _programs() -> Mapping[int, Path]:
             if directory.exists():
                 found.setdefault(_major_of(directory), directory)
     return dict(sorted(found.items()))
+
+
+def _runs(program: Path) -> bool:
+    command = [program, "--version"]
+    try:
+        done = subprocess.run(
+            command, check=False, capture_output=True, cwd="/", **_as_server_user()
+        )
+    except OSError:
+        return False
+    return done.returncode == 0
 
 
 def _major_of(directory: Path) -> int:
@@ -119,6 +132,13 @@ def available_majors() -> tuple[int, ...]:
 def program_directory(major: int) -> Path:
     """Where ``initdb``, ``postgres`` and their friends of this major version are."""
     return _programs()[major]
+
+
+def elsewhere(major: int) -> Path | None:
+    """The bin directory of a version that only SQLBAK_TEST_PG_BIN_DIRS tells of, else None."""
+    directory = program_directory(major)
+    told = os.environ.get("SQLBAK_TEST_PG_BIN_DIRS", "").split(":")
+    return directory if str(directory) in told else None
 
 
 @functools.cache

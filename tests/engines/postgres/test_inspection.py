@@ -244,7 +244,11 @@ def test_a_logical_slot_of_our_name_is_left_alone() -> None:
             full(engine)
 
 
-@pytest.mark.parametrize("dsn", [f"host=127.0.0.1 port={free_port()}", "host=/nowhere/at/all"])
+@pytest.mark.parametrize(
+    "dsn",
+    [f"host=127.0.0.1 port={free_port()}", "host=/nowhere/at/all"],
+    ids=["nobody listens", "no socket"],
+)
 def test_a_server_that_is_down(dsn: str) -> None:
     engine = engine_at(dsn)
     for ask in (engine.inspect, lambda: full(engine), engine.oldest_log, engine.drop_slot):

@@ -10,7 +10,7 @@ import pytest
 from sqlbak.engines.postgres.programs import Programs, find_programs, reachable_programs
 from sqlbak.engines.postgres.server import choose_user
 from sqlbak.errors import ServerProgramMissing
-from tests.engines.postgres.clusters import available_majors
+from tests.engines.postgres.clusters import available_majors, elsewhere
 
 
 def _pretend(directory: Path, version: str) -> Path:
@@ -23,7 +23,7 @@ def _pretend(directory: Path, version: str) -> Path:
 
 @pytest.mark.parametrize("major", available_majors())
 def test_programs_of_every_installed_major_are_found(major: int) -> None:
-    found = find_programs(major)
+    found = find_programs(major, explicit=elsewhere(major))
     assert found.major == major
     assert found.path("pg_ctl").exists()
 
@@ -63,6 +63,8 @@ def test_a_program_that_the_installation_lacks_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("major", available_majors())
 def test_the_server_user_can_run_what_root_found(major: int, tmp_path: Path) -> None:
     user = choose_user(tmp_path)
-    programs = reachable_programs(find_programs(major), uid=user.uid, gid=user.gid)
+    programs = reachable_programs(
+        find_programs(major, explicit=elsewhere(major)), uid=user.uid, gid=user.gid
+    )
     done = user.run([programs.path("initdb"), "--version"])
     assert f"(PostgreSQL) {major}" in done.stdout

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
 import signal
 import subprocess
 import threading
@@ -31,6 +32,7 @@ from sqlbak.stopping import StopSignal
 from tests.engines.postgres.clusters import (
     available_majors,
     give_to_server_user,
+    has_working_program,
     run_as_server_user,
     running_cluster,
     scratch_directory,
@@ -84,6 +86,31 @@ def test_a_target_that_is_not_empty_is_refused_and_left_alone(
     with pytest.raises(TargetNotUsable, match="holds precious"):
         restore(recorded.steps, target, start=True)
     assert [path.name for path in target.iterdir()] == ["precious"]
+
+
+def test_of_two_restores_into_one_directory_the_slower_is_refused_and_harms_nothing(
+    recorded: Recorder, home: Path
+) -> None:
+    refusals: list[BaseException] = []
+
+    def other(stream: str, frame: int) -> None:
+        if not refusals:
+            with pytest.raises(TargetNotUsable) as refused:
+                restore(recorded.steps, home / "data")
+            refusals.append(refused.value)
+
+    for existed in (False, True):
+        target = home / "data"
+        if existed:
+            target.mkdir()
+        at_first_byte = _fresh(recorded.steps[0], other)
+        outcome = restore([at_first_byte, *recorded.steps[1:]], target)
+        assert refusals
+        if has_working_program(recorded.cluster.major, "pg_verifybackup"):
+            recorded.cluster.run("pg_verifybackup", outcome.directory)
+        assert not list(target.glob(".sqlbak*"))
+        shutil.rmtree(target)
+        refusals.clear()
 
 
 def test_a_port_that_is_taken_is_refused_before_anything_is_written(

@@ -21,7 +21,7 @@ from sqlbak.engines.postgres.server import (
     stop_server,
 )
 from sqlbak.errors import RestoreFailed, TargetNotUsable
-from tests.engines.postgres.clusters import available_majors, scratch_directory
+from tests.engines.postgres.clusters import available_majors, elsewhere, scratch_directory
 
 pytestmark = pytest.mark.postgres
 
@@ -30,7 +30,11 @@ pytestmark = pytest.mark.postgres
 def made(request: pytest.FixtureRequest) -> Iterator[tuple[Programs, Path, ServerUser]]:
     with scratch_directory() as home:
         user = choose_user(home)
-        programs = reachable_programs(find_programs(request.param), uid=user.uid, gid=user.gid)
+        programs = reachable_programs(
+            find_programs(request.param, explicit=elsewhere(request.param)),
+            uid=user.uid,
+            gid=user.gid,
+        )
         initialise(programs, home / "data", user=user, options=("--no-sync",))
         yield programs, home / "data", user
 
