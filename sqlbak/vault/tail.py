@@ -199,9 +199,9 @@ def points_before_turns(store: ObjectStore, item_id: str) -> frozenset[str]:
 
 
 def delete_pieces(store: ObjectStore, item_id: str, pieces: Sequence[ShippedLog]) -> None:
-    """Delete pieces that a log backup has sealed; the last ones first, so that a crash in between
-    leaves a row without a gap."""
-    store.delete([_key(item_id, piece) for piece in reversed(pieces)])
+    """Delete pieces that a committed log backup has sealed. Whichever of them a crash leaves, that
+    log backup leads on over all of them."""
+    store.delete([_key(item_id, piece) for piece in pieces])
 
 
 def _key(item_id: str, piece: ShippedLog) -> str:

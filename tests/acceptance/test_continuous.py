@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import random
 import shutil
@@ -15,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import psycopg
 import pytest
@@ -106,7 +107,7 @@ class Writer:
         assert row is not None
         self.committed[number], self.known[number] = row
 
-    def __enter__(self) -> Writer:
+    def __enter__(self) -> Self:
         def work() -> None:
             with contextlib.suppress(psycopg.OperationalError), self.cluster.connect() as session:
                 while not self._leaving.is_set():
@@ -206,8 +207,7 @@ def test_a_destroyed_server_loses_no_more_than_what_was_committed_in_the_last_in
     in_burst = [at for at in marks if at > began]
     assert len(in_burst) >= 4
     assert all(
-        later - earlier >= timedelta(seconds=0.9)
-        for earlier, later in zip(in_burst, in_burst[1:], strict=False)
+        later - earlier >= timedelta(seconds=0.9) for earlier, later in itertools.pairwise(in_burst)
     )
     print(f"lost: {(killed_at - last).total_seconds():.3f} s")
 
@@ -319,7 +319,7 @@ def test_of_two_schedulers_one_ships_and_the_other_takes_over_when_it_dies(
     assert names.index("log shipping left to another") < names.index("log shipping started")
     pieces = [one for one in shipped(site) if one.first_lsn < one.last_lsn]
     assert len({one.run for one in pieces}) == 1
-    for one, following in zip(pieces, pieces[1:], strict=False):
+    for one, following in itertools.pairwise(pieces):
         assert following.first_lsn == one.last_lsn
     with restored(site, "latest", NEWEST) as (rows, _):
         assert rows == set(writer.committed)
