@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -76,6 +77,6 @@ def restore(
             f"log position {lsn_text(outcome.reached.lsn)} on timeline {outcome.reached.lineage}"
         )
     if outcome.connection is not None:
-        here.output.text(f"connect with: psql '{outcome.connection}'")
+        here.output.text(f"connect with: psql {shlex.quote(outcome.connection)}")
     for step in outcome.next_steps:
         here.output.text(f"next: {step}")

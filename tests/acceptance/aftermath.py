@@ -104,7 +104,7 @@ def assert_one_window(site: Site, points: list[dict[str, Any]]) -> tuple[datetim
 
 def servers_on(directory: Path) -> list[str]:
     """The processes that name ``directory`` on their command line."""
-    listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True)
+    listed = subprocess.run(["ps", "-wweo", "args"], capture_output=True, text=True, check=True)
     return [line for line in listed.stdout.splitlines() if str(directory) in line]
 
 

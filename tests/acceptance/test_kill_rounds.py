@@ -207,13 +207,13 @@ def test_a_hundred_killed_runs_leave_nothing_behind(rounds: Rounds) -> None:
         rounds.assert_restores(to)
 
 
-@pytest.mark.soak
+@pytest.mark.skipif(shutil.which("setpriv") is None, reason="needs setpriv of util-linux")
 def test_a_recovering_server_whose_restore_was_killed_ends_by_itself(rounds: Rounds) -> None:
     rounds.complete("full")
     with Writer(rounds.cluster):
         time.sleep(1.0)
     rounds.complete("log")
-    for _ in range(5):
+    for _ in range(3):
         into = rounds.home / "orphan"
         process = rounds.site.start(
             "restore", "orders", "--to", "latest", "--into", into, "--start"
@@ -222,8 +222,8 @@ def test_a_recovering_server_whose_restore_was_killed_ends_by_itself(rounds: Rou
             time.sleep(0.01)
         time.sleep(rounds.chance.uniform(0, 1.0))
         kill_hard(process)
-        deadline = time.monotonic() + 120
-        while servers_on(into) and not list(into.glob("pg_wal/00000002.history")):
+        deadline = time.monotonic() + 10
+        while servers_on(into):
             assert time.monotonic() < deadline, servers_on(into)
-            time.sleep(0.5)
+            time.sleep(0.1)
         remove_restored(rounds.cluster, into)

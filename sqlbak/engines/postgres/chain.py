@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from sqlbak.model import PointType
 __all__ = ["Chain", "Tablespace", "check_target", "checked_chain"]
 
 _SPARE_BYTES = 64 << 20
+_FOR_A_SHELL = re.compile(r"[\"$`\\\n\r]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +176,13 @@ def _check_instant(steps: Sequence[RestoreStep], stop_at: datetime | None) -> No
 def check_target(directory: Path, *, user: ServerUser, needed_bytes: int, is_started: bool) -> None:
     """TargetNotUsable unless ``directory`` is absent or empty, can be written, is large enough
     and, where the server is to be started, can be reached by ``user``. Nothing is changed."""
+    if found := _FOR_A_SHELL.search(str(directory)):
+        # pg_ctl hands the path to a shell, between double quotes.
+        raise TargetNotUsable(
+            f"{directory} holds the character {found[0]!r}, which PostgreSQL's own pg_ctl cannot "
+            "have in a data directory's path",
+            hint='any other path will do, without " $ ` \\ and line breaks',
+        )
     if directory.is_symlink() or (directory.exists() and not directory.is_dir()):
         raise TargetNotUsable(f"{directory} is not a directory")
     if directory.is_dir() and (names := sorted(os.listdir(directory))):  # noqa: PTH208

@@ -20,8 +20,8 @@ from sqlbak.stopping import StopSignal
 
 __all__ = ["FrameReader"]
 
-_BUDGET_BYTES = 64 << 20
-_WORKERS = min(8, 2 * (os.cpu_count() or 1))
+_BUDGET_BYTES = 32 << 20
+_WORKERS = min(4, 1 + (os.cpu_count() or 1))
 
 _Key = tuple[int, str, int]
 

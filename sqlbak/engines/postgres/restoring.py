@@ -14,6 +14,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from psycopg.conninfo import make_conninfo
+
 from sqlbak.engines.port import RestoreOutcome, RestoreStep, RestoreTarget
 from sqlbak.engines.postgres.chain import Chain, check_target, checked_chain
 from sqlbak.engines.postgres.frames import FrameReader
@@ -351,7 +353,9 @@ class _Restore:
             proven=True,
             reached=LogPosition(str(reached.timeline), reached.lsn),
             last_commit_at=reached.last_commit_at,
-            connection=f"host={sockets} port={chosen} user={self.role} dbname=postgres",
+            connection=make_conninfo(
+                host=str(sockets), port=chosen, user=self.role, dbname="postgres"
+            ),
             next_steps=tuple(steps),
             facts={**self._facts(), "port": chosen},
         )

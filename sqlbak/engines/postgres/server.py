@@ -10,10 +10,12 @@ import os
 import pwd
 import re
 import shlex
+import shutil
 import signal
 import socket
 import stat
 import subprocess
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -38,6 +40,7 @@ __all__ = [
 ]
 
 _SOCKET_PATH_BYTES = 100  # sun_path holds 104 (BSD) or 108 (Linux) bytes
+_APPEARS_SECONDS = 60.0
 _COMPLAINT = re.compile(r"(?:FATAL|PANIC):\s+(.*)")
 _DETAIL = re.compile(r"(?:DETAIL|HINT):\s+(.*)")
 
@@ -199,12 +202,22 @@ def initialise(
         raise EngineError(f"initdb failed in {directory}: {_last_line(done.stderr)}")
 
 
+def _ending_with_us() -> list[str]:
+    """Words that, before a command, make the kernel end it when we are killed: a server that is
+    paused in recovery would else wait for ever. Empty where the system has no such thing."""
+    setpriv = shutil.which("setpriv", path="/usr/bin:/bin")
+    if sys.platform != "linux" or setpriv is None or Path(setpriv).resolve().name == "busybox":
+        return []
+    return [setpriv, "--pdeathsig", "QUIT", "--"]
+
+
 def _option_words(options: Mapping[str, str]) -> list[str]:
     return [word for name, value in options.items() for word in ("-c", f"{name}={value}")]
 
 
 class Server:
-    """A postgres process that is our child: we see it end, and stop it when the block is left."""
+    """A postgres process that is our child: we see it end, and stop it when the block is left.
+    On Linux it ends with the thread that started it, too."""
 
     def __init__(
         self,
@@ -228,6 +241,7 @@ class Server:
             self._user.own(self._log_path)
             self._process = subprocess.Popen(
                 [
+                    *_ending_with_us(),
                     str(self._programs.path("postgres")),
                     "-D",
                     str(self._directory),
@@ -309,8 +323,12 @@ def start_and_leave(
         ]
     )
     deadline = time.monotonic() + timeout_seconds
+    # Its pid file is the first thing that a server makes.
+    appears_by = time.monotonic() + _APPEARS_SECONDS
     while done.returncode == 0 and time.monotonic() < deadline:
         state = _postmaster_state(directory)
+        if state is None and time.monotonic() > appears_by:
+            break
         if state in {"ready", "standby"}:
             return
         if state is None and last_complaint(log_path, began_at):

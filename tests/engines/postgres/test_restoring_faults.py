@@ -69,7 +69,7 @@ def _fresh(step: RestoreStep, before_read: Callable[[str, int], None]) -> Restor
 
 
 def _no_server_runs_on(directory: Path) -> bool:
-    listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True)
+    listed = subprocess.run(["ps", "-wweo", "args"], capture_output=True, text=True, check=True)
     return str(directory) not in listed.stdout
 
 
