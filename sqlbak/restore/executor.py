@@ -6,6 +6,7 @@ Nothing of the target is touched before the plan stands.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, tzinfo
 from pathlib import Path
@@ -23,7 +24,7 @@ from sqlbak.errors import (
     TargetNotUsable,
 )
 from sqlbak.fleet import Fleet, StoredItem
-from sqlbak.model import Catalog, Item
+from sqlbak.model import Catalog, Item, ShippedLog
 from sqlbak.policy.local_time import parse_instant
 from sqlbak.progress import NO_PROGRESS, Progress
 from sqlbak.restore.planner import LATEST, Latest, RestorePlan, plan
@@ -31,6 +32,9 @@ from sqlbak.stopping import NEVER, StopSignal
 from sqlbak.vault.layout import POINT_ID
 
 __all__ = ["PlannedItem", "RestoredItem", "plan_item", "restore_item"]
+
+_READERS = 4
+"""Pieces of shipped log that are proven at once; each takes a few MiB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,18 +174,36 @@ def _steps(
         except (ObjectDamaged, ObjectNotFound) as error:
             unreadable[point.id] = error
             return None
-    for piece in planned.plan.shipped:
-        stop.check()
-        try:
-            planned.stored.check_shipped(piece)
-        except ObjectDamaged as error:
-            unreadable[piece.name] = error
-            return None
+    if (found := _damaged_piece(planned, stop)) is not None:
+        unreadable[found[0]] = found[1]
+        return None
     last = planned.plan.steps[-1]
     if last.is_tail:
         parts = planned.stored.open_tail(last, planned.plan.shipped)
         steps += [RestoreStep(*part) for part in parts]
     return steps
+
+
+def _damaged_piece(planned: PlannedItem, stop: StopSignal) -> tuple[str, ObjectDamaged] | None:
+    """The first damaged piece of the plan's shipped log: its name and what is wrong with it."""
+
+    def damage(piece: ShippedLog) -> ObjectDamaged | None:
+        stop.check()
+        try:
+            planned.stored.check_shipped(piece)
+        except ObjectDamaged as error:
+            return error
+        return None
+
+    pieces = planned.plan.shipped
+    with ThreadPoolExecutor(_READERS, thread_name_prefix="sqlbak-shipped") as pool:
+        try:
+            for piece, error in zip(pieces, pool.map(damage, pieces), strict=True):
+                if error is not None:
+                    return piece.name, error
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+    return None
 
 
 def _damaged(refusal: Refused, error: ObjectDamaged | ObjectNotFound) -> Refused:

@@ -129,6 +129,12 @@ def test_an_ended_run_is_not_continued_by_log_that_begins_where_its_anchor_ends(
     assert steps(found) == ["sunday", "l1", "tail-1-c8-104"]
 
 
+def test_a_run_goes_on_only_behind_log_that_begins_exactly_where_its_anchor_ends() -> None:
+    other = log("x", 150, 240, 17.5)
+    found = plan(shipped(FULL, FIRST, other, tail=TAIL), at(17.8))
+    assert steps(found) == ["sunday", "l1", "tail-1-c8-104"]
+
+
 def test_a_newer_full_inside_the_run_is_a_base_only_for_what_is_later() -> None:
     newer = full("monday", 225, 16.8, size=1)
     catalog = shipped(FULL, FIRST, newer, tail=TAIL)
