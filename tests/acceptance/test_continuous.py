@@ -493,3 +493,29 @@ def test_backups_of_the_rebuilt_cluster_leave_the_tail_of_the_destroyed_one(
     assert shipped(site) == kept
     with restored(site, last.isoformat(), NEWEST) as (rows, _):
         assert rows == set(writer.committed)
+
+
+def test_a_full_taken_meanwhile_is_a_nearer_base_for_what_was_shipped_behind_it(
+    own: tuple[Cluster, Site],
+) -> None:
+    cluster, site = own
+    writer = Writer(cluster)
+    writer.prepare()
+    with shipping(site) as process:
+        until(lambda: shipped(site))
+        writer.write(5)
+        for _ in range(20):
+            cluster.execute(
+                "SELECT pg_logical_emit_message(false, 'test', string_agg(md5(random()::text), ''))"
+                " FROM generate_series(1, 30000)"
+            )
+        nearer = site.backup("full")
+        writer.write(5)
+        until_covered(site, max(writer.known.values()))
+        destroy(cluster)
+        end(process)
+    plan = site.run("plan", "orders").ok()
+    assert [step["type"] for step in plan["steps"]] == ["full", "tail"]
+    assert plan["steps"][0]["point"] == nearer["id"]
+    with restored(site, "latest", NEWEST) as (rows, _):
+        assert rows == set(writer.committed)
