@@ -76,11 +76,12 @@ class Shippers:
 
     def _work(self, fleet: Fleet, instance: str, interval: int, stop: StopSignal) -> None:
         try:
-            self._ship_on(fleet, instance, interval, stop)
+            self.ship(fleet, instance, interval, stop)
         finally:
             fleet.leave()
 
-    def _ship_on(self, fleet: Fleet, instance: str, interval: int, stop: StopSignal) -> None:
+    def ship(self, fleet: Fleet, instance: str, interval: int, stop: StopSignal) -> None:
+        """Ship one item's log in the thread that calls, until ``stop``; ``interval`` in seconds."""
         wait = FIRST_WAIT_SECONDS
         told: tuple[str, str] | None = None
         shipped = threading.Event()

@@ -519,3 +519,18 @@ def test_a_full_taken_meanwhile_is_a_nearer_base_for_what_was_shipped_behind_it(
     assert plan["steps"][0]["point"] == nearer["id"]
     with restored(site, "latest", NEWEST) as (rows, _):
         assert rows == set(writer.committed)
+
+
+def test_shipping_can_run_by_itself_and_ends_cleanly_when_asked(own: tuple[Cluster, Site]) -> None:
+    cluster, site = own
+    Writer(cluster).prepare()
+    site.backup("full")
+    process = site.start("ship", "orders", "--interval", "1")
+    try:
+        until(lambda: len(shipped(site)) > 2)
+        events = end(process)
+    finally:
+        if process.poll() is None:
+            kill_hard(process)
+    assert [event["event"] for event in events] == ["log shipping started", "stopped"]
+    assert site.windows()[-1][1] == covered(site)
