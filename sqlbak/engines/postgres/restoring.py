@@ -8,6 +8,7 @@ outside the target, and a state that is not proven is never promoted.
 from __future__ import annotations
 
 import contextlib
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -150,6 +151,10 @@ class _Restore:
     def role(self) -> str:
         return str(self.chain.full.facts.get("bootstrap_role") or "postgres")
 
+    @property
+    def _has_moved_tablespaces(self) -> bool:
+        return any(not tablespace.is_in_place for tablespace in self.chain.tablespaces)
+
     def unpack(self) -> None:
         """The full's files: tablespaces, then the data directory with pg_control last of all."""
         self.progress.phase("unpack", self.chain.archives_bytes)
@@ -239,17 +244,22 @@ class _Restore:
         self, stop_point: StopPoint, programs: Programs | None, created: Sequence[str]
     ) -> RestoreOutcome:
         """What to tell the operator of a cluster that was not started."""
-        binary = programs.directory if programs else f"<PostgreSQL {self.chain.major}'s bin>"
+        binary = programs.directory if programs else f"<bin of PostgreSQL {self.chain.major}>"
+        here = str(self.directory)
+        start = ["-D", here, "-l", f"{here}/server.log", "-o", "-p PORT", "start"]
+        # The files of tablespaces are checked where the server sees them, below pg_tblspc.
+        moved = (_TABLESPACES, "tablespace_map") if self._has_moved_tablespaces else ()
+        ignored = [f"--ignore={name}" for name in moved]
         where = (
             f"before the first transaction after {stop_point.time.isoformat()}"
             if stop_point.time is not None
             else f"at the end of the chain, {format_lsn(self.chain.log.last_lsn)}"
         )
         steps = [
-            f"Check the files: {binary}/pg_verifybackup {self.directory}",
-            f"Start it as user {self.user.name}: {binary}/pg_ctl -D {self.directory} "
-            f"-l {self.directory}/server.log -o '-p PORT' start",
-            f"It replays its log, stops {where}, and stays read-only there.",
+            f"Check the files: {shlex.join([f'{binary}/pg_verifybackup', *ignored, here])}",
+            f"Start it as user {self.user.name}: {shlex.join([f'{binary}/pg_ctl', *start])}",
+            f"It replays its log, stops {where}, and stays read-only there; tables that an "
+            "unfinished transaction had locked stay locked meanwhile.",
             "Look at it: SELECT pg_get_wal_replay_pause_state(), pg_last_xact_replay_timestamp();",
             "Make it writable: SELECT pg_wal_replay_resume(); (it begins a new timeline)",
             *self._warnings(),
@@ -275,7 +285,7 @@ class _Restore:
             "archive_mode is off, subscriptions do not run and no standby is waited for: see the "
             f"end of {self.directory}/postgresql.auto.conf before this cluster takes over.",
         ]
-        if any(not t.is_in_place for t in self.chain.tablespaces):
+        if self._has_moved_tablespaces:
             kept.append(f"Tablespaces were restored into {self.directory / _TABLESPACES}.")
         libraries = [s.get("shared_preload_libraries") for s in self.chain.settings]
         if libraries and libraries[-1]:
@@ -343,7 +353,8 @@ class _Restore:
         steps = [
             f"It runs as user {self.user.name}, for this machine only (port {chosen} of localhost "
             f"and the socket in {sockets}); its log is {recovery.log_path}.",
-            f"Stop it with: {programs.directory}/pg_ctl -D {self.directory} stop",
+            "Stop it with: "
+            + shlex.join([f"{programs.directory}/pg_ctl", "-D", str(self.directory), "stop"]),
             *notes,
             *(f"The backup holds no {name}; a minimal one was written." for name in supplied),
             *self._warnings(),
