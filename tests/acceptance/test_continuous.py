@@ -2,169 +2,39 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-import os
 import random
 import shutil
-import signal
-import subprocess
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Self
 
-import psycopg
 import pytest
 
-from sqlbak.model import ShippedLog
-from sqlbak.vault.file_store import FileStore
-from sqlbak.vault.tail import list_tail
+from tests.acceptance.s3_sites import S3Site, s3_site
+from tests.acceptance.shipping_sites import (
+    NEWEST,
+    POLICY,
+    Writer,
+    covered,
+    destroy,
+    restored,
+    shipped,
+    shipping,
+    until_covered,
+    until_more_than,
+)
 from tests.acceptance.site import Site, kill_hard
 from tests.acceptance.test_run import end, manifests, until
 from tests.engines.postgres.clusters import (
     Cluster,
-    available_majors,
     give_to_server_user,
-    program_directory,
-    run_as_server_user,
     running_cluster,
-    scratch_directory,
 )
+from tests.vault.s3_servers import start_moto
 
 pytestmark = pytest.mark.postgres
-
-POLICY = (
-    'full: "0 1 * * *"\n    log: 24h\n    log_shipping: continuous\n    log_shipping_interval: 1'
-)
-NEWEST = available_majors()[-1]
-
-
-@contextmanager
-def shipping(site: Site) -> Iterator[subprocess.Popen[str]]:
-    process = site.start("run", "--tick", "0.2", "--grace", "10")
-    try:
-        yield process
-    finally:
-        if process.poll() is None:
-            kill_hard(process)
-
-
-def shipped(site: Site) -> list[ShippedLog]:
-    """All pieces in the vault, by position."""
-    found: list[ShippedLog] = []
-    for folder in (site.root / "vault").glob("items/*"):
-        found += list_tail(FileStore(site.root / "vault"), folder.name).pieces
-    return found
-
-
-def covered(site: Site) -> datetime | None:
-    return max((one.covers_until for one in shipped(site) if one.covers_until), default=None)
-
-
-def until_covered(site: Site, instant: datetime) -> None:
-    """Wait until shipped log covers ``instant``."""
-    until(lambda: (at := covered(site)) and at > instant)
-
-
-def until_more_than(site: Site, count: int) -> None:
-    """Wait until there are more pieces than that."""
-    until(lambda: len(shipped(site)) > count)
-
-
-@dataclass
-class Writer:
-    """Commits one row after another; notes of each when, on the server's clock, it was committed
-    and when its client knew."""
-
-    cluster: Cluster
-    committed: dict[int, datetime] = field(default_factory=dict)
-    known: dict[int, datetime] = field(default_factory=dict)
-    _leaving: threading.Event = field(default_factory=threading.Event)
-    _thread: threading.Thread | None = None
-
-    def prepare(self) -> None:
-        self.cluster.execute("CREATE TABLE IF NOT EXISTS marks (id int PRIMARY KEY, filler text)")
-
-    def write(self, count: int) -> None:
-        with self.cluster.connect() as connection:
-            for _ in range(count):
-                self._one(connection)
-
-    def _one(self, connection: psycopg.Connection[tuple[Any, ...]]) -> None:
-        number = len(self.committed) + 1
-        connection.execute(
-            "INSERT INTO marks VALUES (%s, repeat('x', %s))", (number, 50 + number % 700)
-        )
-        row = connection.execute(
-            "SELECT pg_xact_commit_timestamp(xmin), clock_timestamp() FROM marks WHERE id = %s",
-            (number,),
-        ).fetchone()
-        assert row is not None
-        self.committed[number], self.known[number] = row
-
-    def __enter__(self) -> Self:
-        def work() -> None:
-            with contextlib.suppress(psycopg.OperationalError), self.cluster.connect() as session:
-                while not self._leaving.is_set():
-                    self._one(session)
-
-        self._thread = threading.Thread(target=work)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._leaving.set()
-        assert self._thread is not None
-        self._thread.join()
-
-    def until(self, instant: datetime) -> set[int]:
-        """The rows that a restore to ``instant`` has."""
-        return {number for number, at in self.committed.items() if at <= instant}
-
-
-def destroy(cluster: Cluster) -> None:
-    """kill -9 of the whole server, and its disk is gone."""
-    postmaster = int((cluster.data_directory / "postmaster.pid").read_text().split()[0])
-    children = subprocess.run(
-        ["ps", "--no-headers", "-o", "pid", "--ppid", str(postmaster)],
-        capture_output=True,
-        text=True,
-        check=False,
-    ).stdout.split()
-    for pid in (postmaster, *map(int, children)):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    while True:
-        try:
-            os.kill(postmaster, 0)
-        except ProcessLookupError:
-            break
-        if Path(f"/proc/{postmaster}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
-            break
-        time.sleep(0.02)
-    shutil.rmtree(cluster.data_directory)
-
-
-@contextmanager
-def restored(site: Site, to: str, major: int) -> Iterator[tuple[set[int], Any]]:
-    """The rows of a started restore, and the restore's answer."""
-    programs = program_directory(major)
-    with scratch_directory() as place:
-        target = place / "restored"
-        answer = site.restore(to, target, "--start", "--pg-bin", programs).ok()
-        assert answer["proven"] is True
-        try:
-            with psycopg.connect(answer["connection"]) as session:
-                rows = {row[0] for row in session.execute("SELECT id FROM marks")}
-            yield rows, answer
-        finally:
-            stop = next(step for step in answer["next_steps"] if step.startswith("Stop it with"))
-            run_as_server_user([*stop.partition(": ")[2].split(), "-m", "immediate"])
 
 
 @pytest.fixture(params=[16, NEWEST], ids=lambda major: f"pg{major}")
@@ -258,7 +128,7 @@ def test_what_only_an_asynchronous_commit_wrote_is_covered_too(own: tuple[Cluste
         until(lambda: shipped(site))
         with cluster.connect() as session:
             session.execute("SET synchronous_commit = off")
-            writer._one(session)
+            writer.write_one(session)
         known = writer.known[1]
         until_covered(site, known)
         destroy(cluster)
@@ -534,3 +404,37 @@ def test_shipping_can_run_by_itself_and_ends_cleanly_when_asked(own: tuple[Clust
             kill_hard(process)
     assert [event["event"] for event in events] == ["log shipping started", "stopped"]
     assert site.windows()[-1][1] == covered(site)
+
+
+@pytest.mark.s3
+def test_a_bucket_takes_shipped_log_as_a_folder_does(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    def pieces(bucket: S3Site) -> list[str]:
+        found = bucket.keys()
+        return [key for key in found if "/tail/n1/" in key]
+
+    with (
+        running_cluster(NEWEST, settings={"track_commit_timestamp": "on"}) as cluster,
+        start_moto(tmp_path_factory.mktemp("moto")) as server,
+    ):
+        bucket = s3_site(tmp_path, cluster.dsn(), server)
+        file = bucket.site.config / "orders.yaml"
+        quick = "log: 24h\n    log_shipping: continuous\n    log_shipping_interval: 1"
+        file.write_text(file.read_text().replace("log: 15m", quick))
+        writer = Writer(cluster)
+        writer.prepare()
+        with shipping(bucket.site) as process:
+            until(lambda: pieces(bucket))
+            writer.write(5)
+            until(lambda: bucket.site.windows()[-1][1] > writer.known[5])
+            assert bucket.site.backup("log")["type"] == "log"
+            writer.write(5)
+            until(lambda: bucket.site.windows()[-1][1] > writer.known[10])
+            destroy(cluster)
+            end(process)
+        bucket.assert_nothing_left()
+        plan = bucket.site.run("plan", "orders").ok()
+        assert [step["type"] for step in plan["steps"]] == ["full", "log", "tail"]
+        with restored(bucket.site, "latest", NEWEST) as (rows, _):
+            assert rows == set(writer.committed)
