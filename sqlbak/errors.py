@@ -41,6 +41,7 @@ Errors travel up as exceptions and are printed or logged once, at the edge.
     |   +-- ServerNotReady
     |   +-- ServerProgramMissing
     |   +-- LogChainBroken
+    |   |   +-- LogRewritten
     |   +-- BackupFailed
     |   +-- RestoreFailed
     |   +-- RestoreNotProven
@@ -71,6 +72,7 @@ __all__ = [
     "LineageConflict",
     "LineageContradictory",
     "LogChainBroken",
+    "LogRewritten",
     "NameNeeded",
     "NothingToRestore",
     "ObjectDamaged",
@@ -385,6 +387,13 @@ class LogChainBroken(EngineError):
     """The log since the last recovery point is gone or on another lineage: a full heals it."""
 
     code = "log_chain_broken"
+
+
+class LogRewritten(LogChainBroken):
+    """The server was put back to an older copy of itself and goes on under the same lineage: what
+    it writes from now on is another history at the same positions."""
+
+    code = "log_rewritten"
 
 
 class BackupFailed(EngineError):

@@ -172,14 +172,12 @@ class ShippedLog:
 @dataclass(frozen=True, slots=True)
 class Catalog:
     """All that is known of one item's recovery points, of how its lineages descend, and of log
-    shipped beyond them. ``ended_runs``: runs of shipped log whose server's history took another
-    turn; ``notes``: what was seen beside all this and is told with a plan."""
+    shipped beyond them. ``notes``: what was seen beside all this and is told with a plan."""
 
     item: str
     points: tuple[Point, ...]
     forks: tuple[Fork, ...] = ()
     shipped: tuple[ShippedLog, ...] = ()
-    ended_runs: frozenset[str] = frozenset()
     notes: tuple[str, ...] = ()
 
 

@@ -218,7 +218,7 @@ class Engine(Protocol):
         """The log from ``since`` to now. LogChainBroken when the server no longer has it, or is
         on a lineage that does not descend from ``since``. ``since_facts``: the facts of the
         recovery point that ended there, by which the engine proves that the server's log is still
-        the same one."""
+        the same one. LogRewritten when it is not."""
 
     def oldest_log(self) -> LogPosition | None:
         """The oldest position from which ``log`` can still start; None: nothing is held."""

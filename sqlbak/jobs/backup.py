@@ -20,14 +20,15 @@ from sqlbak.errors import (
     FeatureUnsupported,
     Interrupted,
     LogChainBroken,
+    LogRewritten,
     ServerNotReady,
     SqlbakError,
     VaultError,
 )
 from sqlbak.fleet import Fleet
-from sqlbak.jobs.log_base import continuable_points, find_log_base
+from sqlbak.jobs.log_base import find_log_base
 from sqlbak.jobs.log_chain import next_log_start
-from sqlbak.jobs.sealing import end_strayed_runs, seal
+from sqlbak.jobs.sealing import require_same_log, seal
 from sqlbak.model import Item, LogPosition, Point, PointType
 from sqlbak.policy.calendar import Slot
 from sqlbak.progress import NO_PROGRESS, Progress
@@ -132,7 +133,7 @@ def back_up(
             made = _log_or_full(run, lease, points)
         else:
             made = (_full(run, lease),)
-    return BackupOutcome(item, made, tuple(run.notes))
+    return BackupOutcome(run.item, made, tuple(run.notes))
 
 
 def _require_readiness(instance: str, inspection: Inspection) -> None:
@@ -164,8 +165,7 @@ def _full(run: _Run, lease: Lease) -> Point:
     try:
         start: LogPosition | None = point.position
         if run.fleet.policy(run.item.instance).log is not None:
-            points = continuable_points(run.vault, run.item.id)
-            start = next_log_start(points, run.engine.oldest_log())
+            start = next_log_start(run.vault.points(run.item.id), run.engine.oldest_log())
         if start is not None:
             run.engine.acknowledge(start)
     except EngineError as error:
@@ -189,8 +189,13 @@ def _log_or_full(run: _Run, lease: Lease, points: tuple[Point, ...]) -> tuple[Po
         return (_healed(run, "the server no longer holds the log since the last backup"),)
     made: list[Point] = []
     try:
-        end_strayed_runs(run.vault, run.item, run.engine, base.point, run.notes)
+        require_same_log(run.vault, run.item, run.engine, base.point, run.notes)
         _logs(run, lease, base.position, base.facts, made)
+    except LogRewritten as broken:
+        # The positions of its log mean another history from now on. Under the old item, a plan
+        # could join the two.
+        run.item = run.vault.create_successor(run.item, now=run.now())
+        made.append(_healed(run, f"{broken.message}. It goes on as a new item, {run.item.id}"))
     except LogChainBroken as broken:
         made.append(_healed(run, broken.message))
     return tuple(made)

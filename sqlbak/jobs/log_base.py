@@ -9,10 +9,9 @@ from typing import Any
 from sqlbak.errors import ObjectDamaged, ObjectNotFound
 from sqlbak.jobs.log_chain import next_log_start
 from sqlbak.model import LogPosition, Point
-from sqlbak.vault.tail import points_before_turns
 from sqlbak.vault.vault import Vault
 
-__all__ = ["LogBase", "continuable_points", "find_log_base"]
+__all__ = ["LogBase", "find_log_base"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,20 +27,13 @@ class LogBase:
         return self.point.position
 
 
-def continuable_points(vault: Vault, item_id: str) -> list[Point]:
-    """The recovery points that log may still continue: not those from before a turn of the
-    server's history that shipped log has shown (jobs/sealing.py)."""
-    before = points_before_turns(vault.store, item_id)
-    return [point for point in vault.points(item_id) if point.id not in before]
-
-
 def find_log_base(
     vault: Vault, item_id: str, oldest: LogPosition | None, notes: list[str]
 ) -> LogBase | None:
     """Where the log goes on, by ``next_log_start``; None when only a full can. A point whose
     manifest is damaged carries no further log, as none of it could ever be restored: ``notes``
     gets a sentence about it."""
-    candidates = continuable_points(vault, item_id)
+    candidates = vault.points(item_id)
     while (start := next_log_start(candidates, oldest)) is not None:
         point = next(one for one in candidates if one.position == start)
         try:

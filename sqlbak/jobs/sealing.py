@@ -2,8 +2,8 @@
 
 The log backup holds the same range by bytes of its own. Before it is taken, the server is asked
 whether its log is still the one that was shipped. If not, the server was put back to an older
-state and went another way: that run is marked as ended and stays, and a full begins a new chain.
-After the log backup's commit, and never before, the pieces that it holds are deleted.
+state: it goes on as a new item, and the old one keeps what was shipped. After the log backup's
+commit, and never before, the pieces that it holds are deleted.
 """
 
 from __future__ import annotations
@@ -12,35 +12,34 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from sqlbak.engines.port import Engine
-from sqlbak.errors import EngineError, LogChainBroken, ObjectDamaged, ObjectNotFound
+from sqlbak.errors import EngineError, LogRewritten, ObjectDamaged, ObjectNotFound
 from sqlbak.model import Item, LogPosition, Point, ShippedLog
 from sqlbak.vault.layout import tail_prefix
 from sqlbak.vault.sweep import GRACE
-from sqlbak.vault.tail import delete_pieces, end_run, read_piece
+from sqlbak.vault.tail import delete_pieces, read_piece
 from sqlbak.vault.tail_runs import joined, runs_of, trunk_of
 from sqlbak.vault.vault import Vault
 
-__all__ = ["continuing_runs", "end_strayed_runs", "seal"]
+__all__ = ["continuing_runs", "require_same_log", "seal"]
 
 
 def continuing_runs(vault: Vault, item: Item, base: Point) -> list[list[ShippedLog]]:
     """The runs of shipped log that go on from the end of ``base`` without a gap, the one that
     reaches furthest first."""
     catalog = vault.catalog(item)
-    rows: list[list[ShippedLog]] = []
-    for run, pieces in runs_of(catalog.shipped, base.lineage).items():
-        if run in catalog.ended_runs:
-            continue
-        if any(point.id == base.id for point in trunk_of(catalog, pieces)):
-            rows.append(joined(pieces, base.last_lsn))
+    rows = [
+        joined(pieces, base.last_lsn)
+        for pieces in runs_of(catalog.shipped, base.lineage).values()
+        if _is_on(trunk_of(catalog, pieces), base)
+    ]
     return sorted((row for row in rows if row), key=lambda row: row[-1].last_lsn, reverse=True)
 
 
-def end_strayed_runs(
+def require_same_log(
     vault: Vault, item: Item, engine: Engine, base: Point, notes: list[str]
 ) -> None:
-    """LogChainBroken when log that was shipped behind ``base`` is not the server's any more; its
-    run is marked then. What could not be found out goes to ``notes``."""
+    """LogRewritten when log that was shipped behind ``base`` is not the server's any more. What
+    could not be found out goes to ``notes``."""
     for row in continuing_runs(vault, item, base):
         piece = row[-1]
         try:
@@ -50,12 +49,9 @@ def end_strayed_runs(
             notes.append(f"the log shipped so far was not compared: {error.message}")
             continue
         if is_same is False:
-            before = [point.id for point in vault.points(item.id) if point.lineage == base.lineage]
-            end_run(vault.store, item.id, piece, before)
-            raise LogChainBroken(
+            raise LogRewritten(
                 f"the log that was shipped up to {piece.covers_until or piece.finished_at} is not "
-                "the server's any more, which was put back to an older state; what was shipped is "
-                "kept and can be restored",
+                "the server's any more, which was put back to an older state",
                 hint="take a full backup; it starts a new chain",
             )
 
@@ -65,8 +61,8 @@ def seal(vault: Vault, item: Item, point: Point, now: datetime) -> int:
     that ``point`` does not continue are left alone: theirs is the only copy."""
     catalog = vault.catalog(item)
     sealed: list[ShippedLog] = []
-    for run, pieces in runs_of(catalog.shipped, point.lineage).items():
-        if run not in catalog.ended_runs and _is_on(trunk_of(catalog, pieces), point):
+    for pieces in runs_of(catalog.shipped, point.lineage).values():
+        if _is_on(trunk_of(catalog, pieces), point):
             sealed += [piece for piece in pieces if piece.last_lsn <= point.last_lsn]
     delete_pieces(vault.store, item.id, sealed)
     vault.store.sweep_unfinished(tail_prefix(item.id), older_than=now - GRACE)

@@ -2,8 +2,9 @@
 
 The same identity under a new name is the same item (renamed). The same name with another identity
 is another item (dropped and created again). Two configured items with one identity (a restored
-copy beside its source) are two items. An item's record is never overwritten: it tells the name
-that the item had when it was first seen.
+copy beside its source) are two items. A server that was put back to an older copy of itself goes
+on as a new item, the successor: its positions in the log mean another history now. An item's
+record is never overwritten: it tells the name that the item had when it was first seen.
 """
 
 from __future__ import annotations
@@ -72,22 +73,25 @@ def matching(
 ) -> ItemRecord | None:
     """Which of ``records``, all of one engine and identity, is the item now called ``name``.
 
-    The one recorded under this very name; else the newest whose recorded name is configured no
-    more, for then it was renamed; else none.
+    The newest one recorded under this very name; else the newest whose recorded name is
+    configured no more, for then it was renamed; else none.
     """
-    for record in records:
-        if record.item.name == name:
-            return record
+    named = [one for one in records if one.item.name == name]
     renamed = [one for one in records if one.item.name not in configured_names]
-    return max(renamed, key=lambda one: (one.created_at, one.item.id), default=None)
+    return max(named or renamed, key=lambda one: (one.created_at, one.item.id), default=None)
 
 
-def create_item(store: ObjectStore, item: Item, now: datetime) -> ItemRecord:
+def create_item(
+    store: ObjectStore, item: Item, now: datetime, *, is_successor: bool = False
+) -> ItemRecord:
     """Record a new item. ``item.id`` is chosen here: slug of the name, hash of the identity, and
-    a hash of the name where another name has the same slug (case twins)."""
+    a hash of the name where another name has the same slug (case twins), or of name and time for
+    a successor."""
     name = item.name.encode("utf-8", "surrogatepass")
     plain = f"{slug(item.name)}-{identity_hash(item.engine, item.identity)}"
-    for item_id in (plain, f"{plain}-{hashlib.sha256(name).hexdigest()[:8]}"):
+    twin = f"{plain}-{hashlib.sha256(name).hexdigest()[:8]}"
+    later = hashlib.sha256(name + f"\0{instant_text(now)}".encode()).hexdigest()[:8]
+    for item_id in (f"{plain}-{later}",) if is_successor else (plain, twin):
         wanted = replace(item, id=item_id)
         document = item_document(wanted) | {"created_at": instant_text(now)}
         # The index first: a folder that no listing finds would never be swept.

@@ -21,25 +21,12 @@ import xxhash
 from sqlbak.engines.port import ShippedPiece
 from sqlbak.errors import ObjectDamaged, ObjectNotFound
 from sqlbak.model import ShippedLog
-from sqlbak.vault.documents import (
-    Fields,
-    canonical,
-    decode,
-    encode,
-    instant_text,
-    put_once,
-    same_or_put,
-)
+from sqlbak.vault.documents import Fields, canonical, decode, instant_text, put_once
 from sqlbak.vault.frames import FrameUndecodable, checksum_of, decode_frame, encode_frame
 from sqlbak.vault.layout import tail_key, tail_prefix
 from sqlbak.vault.names import lineage_word
 from sqlbak.vault.store import ObjectStore
-from sqlbak.vault.tail_names import (
-    format_tail_name,
-    parse_mark,
-    parse_tail_name,
-    run_mark,
-)
+from sqlbak.vault.tail_names import format_tail_name, parse_tail_name
 
 __all__ = [
     "STREAM",
@@ -48,9 +35,7 @@ __all__ = [
     "TailPiece",
     "TailSource",
     "delete_pieces",
-    "end_run",
     "list_tail",
-    "points_before_turns",
     "put_piece",
     "read_piece",
 ]
@@ -65,11 +50,10 @@ _SKIPPABLE_MAGIC = 0x184D2A50
 
 @dataclass(frozen=True, slots=True)
 class Tail:
-    """What a listing shows: all pieces by lineage and position, the runs that are marked as ended,
-    and the keys of objects that are neither."""
+    """What a listing shows: all pieces by lineage and position, and the keys of objects that are
+    none."""
 
     pieces: tuple[ShippedLog, ...]
-    ended_runs: frozenset[str]
     unknown: tuple[str, ...]
 
 
@@ -88,19 +72,15 @@ def list_tail(store: ObjectStore, item_id: str) -> Tail:
     it is told in ``unknown``."""
     prefix = tail_prefix(item_id)
     pieces: list[ShippedLog] = []
-    ended: set[str] = set()
     unknown: list[str] = []
     for info in store.list(prefix):
         folder, _, name = info.key.removeprefix(prefix).partition("/")
-        if (run := parse_mark(name)) is not None:
-            ended.add(run)
-            continue
         try:
             pieces.append(parse_tail_name(folder, name))
         except (ValueError, IndexError):
             unknown.append(info.key)
     pieces.sort(key=lambda piece: (piece.lineage, piece.first_lsn, piece.last_lsn, piece.name))
-    return Tail(tuple(pieces), frozenset(ended), tuple(unknown))
+    return Tail(tuple(pieces), tuple(unknown))
 
 
 def put_piece(
@@ -174,28 +154,6 @@ def read_piece(store: ObjectStore, item_id: str, piece: ShippedLog) -> TailPiece
     if checksum_of(raw).hex() != piece.raw_checksum:
         raise ObjectDamaged(f"{key} does not hold the log that its name tells")
     return TailPiece(header.section("facts").document, header.section("known_by").document, raw)
-
-
-def end_run(
-    store: ObjectStore, item_id: str, piece: ShippedLog, points_before: Sequence[str]
-) -> None:
-    """Mark the run of ``piece``: the server's history took another turn. Its pieces stay
-    restorable behind their anchor; ``points_before`` are the ids of all recovery points that are
-    older than the turn, or may be, and that nothing backed up from now on continues."""
-    key = tail_key(item_id, lineage_word(piece.lineage), run_mark(piece.run))
-    document = {"kind": "ended run", "points_before": [{"id": one} for one in points_before]}
-    same_or_put(store, key, encode(document))
-
-
-def points_before_turns(store: ObjectStore, item_id: str) -> frozenset[str]:
-    """The ids of all recovery points that marks of ended runs name."""
-    prefix = tail_prefix(item_id)
-    return frozenset(
-        one.text("id")
-        for info in store.list(prefix)
-        if parse_mark(info.key.rpartition("/")[2]) is not None
-        for one in decode(info.key, store.get(info.key)).sections("points_before")
-    )
 
 
 def delete_pieces(store: ObjectStore, item_id: str, pieces: Sequence[ShippedLog]) -> None:

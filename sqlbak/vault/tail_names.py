@@ -2,8 +2,7 @@
 
 So what it adds to a restore is planned from a listing. A piece is called
 ``<first LSN>-<last LSN>`` (16 hexadecimal digits each), then fields joined by ``_`` as in
-vault/names.py, and ``.wal``; a piece that holds no log proves that nothing happened. What is
-below ``tail/`` and is no piece is the mark of an ended run, ``<run>.ended``.
+vault/names.py, and ``.wal``; a piece that holds no log proves that nothing happened.
 
     u  run                        g  which facts of the engine hold for it
     b  id of the anchor           o  xxh3_64 of the object, hexadecimal
@@ -27,10 +26,9 @@ from sqlbak.vault.names import (
     name_checksum,
 )
 
-__all__ = ["format_tail_name", "new_run", "parse_mark", "parse_tail_name", "run_mark"]
+__all__ = ["format_tail_name", "new_run", "parse_tail_name"]
 
 SUFFIX = ".wal"
-MARK_SUFFIX = ".ended"
 
 _RANGE = re.compile(r"([0-9a-f]{16})-([0-9a-f]{16})", re.ASCII)
 _FIELD = re.compile(r"([a-z])([A-Za-z0-9-]+)", re.ASCII)
@@ -41,17 +39,6 @@ _HEX = {"g": 8, "o": 16, "x": 32}
 def new_run() -> str:
     """A name that no other run has."""
     return secrets.token_hex(6)
-
-
-def run_mark(run: str) -> str:
-    """The object name that says that the run has ended: its server's history took another turn."""
-    return f"{run}{MARK_SUFFIX}"
-
-
-def parse_mark(name: str) -> str | None:
-    """The run that a mark names; None: it is no mark."""
-    run = name.removesuffix(MARK_SUFFIX)
-    return run if run != name and _RUN.fullmatch(run) else None
 
 
 def format_tail_name(piece: ShippedLog) -> str:

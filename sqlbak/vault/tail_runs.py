@@ -1,8 +1,7 @@
 """Which recovery points a run of shipped log continues, and which of its pieces join. Pure.
 
 A run hangs on its anchors: the recovery points that its writer knew to be of one history with it.
-What log backups sealed since continues an anchor exactly, so the run goes on behind those too,
-unless it is marked as ended: then the server's history took another turn behind its anchors.
+What log backups sealed since continues an anchor exactly, so the run goes on behind those too.
 """
 
 from __future__ import annotations
@@ -35,19 +34,18 @@ def trunk_of(catalog: Catalog, pieces: Sequence[ShippedLog]) -> list[Point]:
         for point in catalog.points
         if point.id in anchors and point.lineage == lineage
     }
-    if pieces[0].run not in catalog.ended_runs:
-        logs = [
-            point
-            for point in catalog.points
-            if point.type is PointType.LOG
-            and point.lineage == lineage
-            and point.first_lineage in (None, lineage)
-        ]
-        ends = {point.last_lsn for point in trunk.values()}
-        for log in sorted(logs, key=lambda log: (log.first_lsn, log.last_lsn)):
-            if log.first_lsn in ends:
-                trunk[log.id] = log
-                ends.add(log.last_lsn)
+    logs = [
+        point
+        for point in catalog.points
+        if point.type is PointType.LOG
+        and point.lineage == lineage
+        and point.first_lineage in (None, lineage)
+    ]
+    ends = {point.last_lsn for point in trunk.values()}
+    for log in sorted(logs, key=lambda log: (log.first_lsn, log.last_lsn)):
+        if log.first_lsn in ends:
+            trunk[log.id] = log
+            ends.add(log.last_lsn)
     return sorted(trunk.values(), key=lambda point: (point.last_lsn, point.id))
 
 

@@ -119,6 +119,11 @@ class Vault:
             return found
         return create_item(self.store, Item("", engine, instance, database, identity), now).item
 
+    def create_successor(self, item: Item, *, now: datetime) -> Item:
+        """A new item that has the name and identity of ``item`` from now on. The old one keeps its
+        recovery points. ``now`` is the successor's place in their order."""
+        return create_item(self.store, item, now, is_successor=True).item
+
     def points(self, item_id: str) -> list[Point]:
         """All recovery points of the item, by their ids, from a listing alone. What does not even
         begin like a recovery point's name is somebody else's and passed over; ObjectDamaged
@@ -139,7 +144,6 @@ class Vault:
             tuple(self.points(item.id)),
             list_forks(self.store, item.id),
             shipped=tail.pieces,
-            ended_runs=tail.ended_runs,
             notes=tuple(
                 f"{key} is not the name of a piece of shipped log, and is not used"
                 for key in tail.unknown

@@ -123,9 +123,11 @@ def remove_restored(cluster: Cluster, directory: Path) -> None:
 
 
 @contextmanager
-def restored(site: Site, cluster: Cluster, to: str, into: Path) -> Iterator[dict[str, Any]]:
+def restored(
+    site: Site, cluster: Cluster, to: str, into: Path, *more: str
+) -> Iterator[dict[str, Any]]:
     """Restore and start; the answer's document. The server is gone afterwards."""
-    answer = site.restore(to, into, "--start")
+    answer = site.restore(to, into, "--start", *more)
     try:
         yield answer.ok()
     finally:

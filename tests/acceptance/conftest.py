@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.acceptance.history import History, recorded_history
 from tests.acceptance.site import Site
 from tests.engines.postgres.clusters import Cluster, available_majors, running_cluster
 
@@ -23,3 +24,12 @@ def cluster() -> Iterator[Cluster]:
 def site(cluster: Cluster, tmp_path: Path) -> Site:
     """A fresh vault and policy for that cluster."""
     return Site(tmp_path, cluster.dsn())
+
+
+@pytest.fixture(scope="session", params=available_majors(), ids=lambda major: f"pg{major}")
+def history(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[History]:
+    """A vault of each major version whose source is gone, with two windows and a gap."""
+    with recorded_history(request.param, tmp_path_factory.mktemp("history")) as recorded:
+        yield recorded

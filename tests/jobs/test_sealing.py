@@ -10,9 +10,8 @@ from typing import Any, cast
 import pytest
 
 from sqlbak.engines.port import Engine, ShippedPiece
-from sqlbak.errors import LogChainBroken, ServerUnreachable
-from sqlbak.jobs.log_base import continuable_points
-from sqlbak.jobs.sealing import end_strayed_runs, seal
+from sqlbak.errors import LogChainBroken, LogRewritten, ServerUnreachable
+from sqlbak.jobs.sealing import require_same_log, seal
 from sqlbak.jobs.shipping import advanced_anchor
 from sqlbak.model import LogPosition, Point, PointType, ShippedLog
 from sqlbak.restore.planner import LATEST, plan
@@ -136,35 +135,27 @@ def test_whichever_pieces_a_crash_leaves_the_same_instants_stay_reachable(vault:
             assert windows(crashed.catalog(ITEM)) == before
 
 
-def test_a_run_that_the_server_left_is_marked_and_its_elders_are_not_continued(
-    vault: Vault,
-) -> None:
+def test_a_server_that_left_what_was_shipped_is_told_from_one_that_did_not(vault: Vault) -> None:
     full = add(vault, PointType.FULL, 0, 100)
     ship(vault, full, 100, 150)
     same, strayed = Server(True), Server(False)
     notes: list[str] = []
-    end_strayed_runs(vault, ITEM, same.engine, full, notes)
+    require_same_log(vault, ITEM, same.engine, full, notes)
     assert same.asked == [LogPosition("1", 150)]
-    with pytest.raises(LogChainBroken, match="put back to an older state"):
-        end_strayed_runs(vault, ITEM, strayed.engine, full, notes)
+    with pytest.raises(LogRewritten, match="put back to an older state"):
+        require_same_log(vault, ITEM, strayed.engine, full, notes)
     assert notes == []
-    assert continuable_points(vault, ITEM.id) == []
-    healed = add(vault, PointType.FULL, 100, 120)
-    assert continuable_points(vault, ITEM.id) == [healed]
-    # Log that happens to begin where the run's anchor ends seals nothing of it.
-    assert seal(vault, ITEM, add(vault, PointType.LOG, 100, 900), NOW) == 0
     assert left(vault) == [(100, 150)]
 
 
-def test_a_server_that_cannot_tell_ends_no_run(vault: Vault) -> None:
+def test_a_server_that_cannot_tell_stops_no_backup(vault: Vault) -> None:
     full = add(vault, PointType.FULL, 0, 100)
     ship(vault, full, 100, 150)
     notes: list[str] = []
-    end_strayed_runs(vault, ITEM, Server(None).engine, full, notes)
+    require_same_log(vault, ITEM, Server(None).engine, full, notes)
     assert notes == []
-    end_strayed_runs(vault, ITEM, Server(ServerUnreachable("away")).engine, full, notes)
+    require_same_log(vault, ITEM, Server(ServerUnreachable("away")).engine, full, notes)
     assert len(notes) == 1
-    assert vault.catalog(ITEM).ended_runs == frozenset()
 
 
 FULL = point(PointType.FULL, 0, 100)

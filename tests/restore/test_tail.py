@@ -43,8 +43,8 @@ def piece(
     )
 
 
-def shipped(*points: Point, tail: tuple[ShippedLog, ...], ended: tuple[str, ...] = ()) -> Catalog:
-    return Catalog("shop", points, shipped=tail, ended_runs=frozenset(ended))
+def shipped(*points: Point, tail: tuple[ShippedLog, ...]) -> Catalog:
+    return Catalog("shop", points, shipped=tail)
 
 
 FULL = full("sunday", 100, 0)
@@ -119,14 +119,6 @@ def test_log_that_begins_elsewhere_is_not_joined_to_a_run() -> None:
     with pytest.raises(InstantUnreachable) as refused:
         plan(catalog, at(20))
     assert list(refused.value.nearest) == [at(18), at(30)]
-
-
-def test_an_ended_run_is_not_continued_by_log_that_begins_where_its_anchor_ends() -> None:
-    anchored = tuple(replace(each, anchor_id="l1") for each in TAIL)
-    other = log("l2", 200, 220, 16.2)
-    catalog = shipped(FULL, FIRST, other, tail=anchored, ended=(RUN,))
-    found = plan(catalog, at(17.5))
-    assert steps(found) == ["sunday", "l1", "tail-1-c8-104"]
 
 
 def test_a_run_goes_on_only_behind_log_that_begins_exactly_where_its_anchor_ends() -> None:

@@ -138,3 +138,14 @@ def test_foreign_files_in_the_index_are_passed_over(vault: Vault) -> None:
     vault.store.put("index/Read me", b"")
     vault.store.put("index/notes", b"")
     assert vault.items() == [item]
+
+
+def test_a_successor_takes_name_and_identity_over_and_the_old_item_stays(vault: Vault) -> None:
+    old = find(vault, "a", "1", {"a"})
+    new = vault.create_successor(old, now=NOW + timedelta(days=1))
+    newest = vault.create_successor(new, now=NOW + timedelta(days=2))
+    assert len({old.id, new.id, newest.id}) == 3
+    assert (newest.name, newest.identity) == (old.name, old.identity)
+    assert find(vault, "a", "1", {"a"}) == newest
+    assert find(vault, "b", "1", {"b"}).id == newest.id  # renamed
+    assert {item.id for item in open_vault(vault.store).items()} == {old.id, new.id, newest.id}

@@ -22,9 +22,7 @@ from sqlbak.vault.store import ObjectStore
 from sqlbak.vault.tail import (
     TailSource,
     delete_pieces,
-    end_run,
     list_tail,
-    points_before_turns,
     put_piece,
     read_piece,
 )
@@ -98,7 +96,6 @@ def test_a_listing_is_in_order_and_a_foreign_object_hides_nothing() -> None:
     found = list_tail(store, ITEM.id)
     assert [(p.first_lsn, p.last_lsn) for p in found.pieces] == [(100, 200), (200, 300), (300, 300)]
     assert len(found.unknown) == 2
-    assert found.ended_runs == frozenset()
 
 
 def test_writing_a_piece_again_changes_nothing() -> None:
@@ -229,18 +226,6 @@ def test_a_piece_that_is_gone_and_sealed_by_nothing_is_missed(vault: Vault) -> N
         vault.sealed_log(ITEM.id, "1", 0, 7_000)
     assert vault.sealed_log(ITEM.id, "1", 10, 6_999) == LOG[10:6_999]
     assert row
-
-
-def test_the_mark_of_an_ended_run_names_what_is_older_than_the_turn() -> None:
-    store = MemoryStore()
-    piece = ship(store, 0, 100)
-    assert points_before_turns(store, ITEM.id) == frozenset()
-    end_run(store, ITEM.id, piece, ["a", "b"])
-    end_run(store, ITEM.id, piece, ["a", "b", "c"])  # the first one counts
-    found = list_tail(store, ITEM.id)
-    assert (found.ended_runs, found.unknown) == (frozenset({RUN}), ())
-    assert [p.name for p in found.pieces] == [piece.name]
-    assert points_before_turns(store, ITEM.id) == {"a", "b"}
 
 
 def test_a_catalog_holds_shipped_log_and_notes_what_is_not_understood(vault: Vault) -> None:

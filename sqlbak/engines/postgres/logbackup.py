@@ -25,7 +25,7 @@ from sqlbak.engines.postgres.logtail import LogTail, TailKeeper, without_tail
 from sqlbak.engines.postgres.slot import SlotState, read_slot
 from sqlbak.engines.postgres.timelines import format_lsn
 from sqlbak.engines.postgres.walstream import WalStream
-from sqlbak.errors import LogChainBroken
+from sqlbak.errors import LogChainBroken, LogRewritten
 from sqlbak.model import LogPosition, PointType
 from sqlbak.progress import Progress
 from sqlbak.stopping import StopSignal
@@ -113,7 +113,8 @@ def take_log(
 
 
 def require_descent(position: LogPosition, identity: SystemIdentity, histories: Histories) -> None:
-    """LogChainBroken unless the server's present state descends from ``position``."""
+    """LogChainBroken unless the server's present state descends from ``position``; LogRewritten
+    when it has not come that far yet on the same timeline."""
     where = f"{format_lsn(position.lsn)} on timeline {position.lineage}"
     if not histories.line.holds(position):
         raise LogChainBroken(
@@ -122,7 +123,7 @@ def require_descent(position: LogPosition, identity: SystemIdentity, histories: 
             hint=_FULL_HEALS,
         )
     if position.lsn > identity.flushed_lsn:
-        raise LogChainBroken(
+        raise LogRewritten(
             f"the server's log ends at {format_lsn(identity.flushed_lsn)}, before {where}:"
             " it was set back to an older state",
             hint=_FULL_HEALS,

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlbak.engines.postgres.timelines import format_lsn, segment_start
-from sqlbak.errors import LogChainBroken
+from sqlbak.errors import LogRewritten
 
 __all__ = ["LogTail", "TailKeeper", "another_log", "is_tail", "without_tail"]
 
@@ -68,9 +68,9 @@ class TailKeeper:
         return LogTail(end - size, end, digest)
 
 
-def another_log(tail: LogTail) -> LogChainBroken:
+def another_log(tail: LogTail) -> LogRewritten:
     """The error for a server whose log is not the one that is known."""
-    return LogChainBroken(
+    return LogRewritten(
         f"the server's log before {format_lsn(tail.last_lsn)} is not the log in the"
         " vault: the cluster was put back to an older copy and written on since",
         hint="take a full backup; it starts a new chain",
@@ -84,7 +84,7 @@ def is_tail(data: bytes, tail: LogTail) -> bool:
 
 def without_tail(chunks: Iterable[memoryview], tail: LogTail) -> Iterator[memoryview]:
     """The chunks of a stream that begins at ``tail.first_lsn``, from ``tail.last_lsn`` on.
-    LogChainBroken, before the first of them, if what comes before is not the log we know."""
+    LogRewritten, before the first of them, if what comes before is not the log we know."""
     missing = tail.last_lsn - tail.first_lsn
     digest = hashlib.sha256()
     for chunk in chunks:

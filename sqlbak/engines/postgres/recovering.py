@@ -46,6 +46,8 @@ _LOOK_SECONDS = 0.1
 _NOT_YET = re.compile(
     r"starting up|not yet accepting|No such file|refused|shutting down|in recovery mode"
     r"|not accepting connections|timeout"
+    # It ends just now; what it died of is in its log.
+    r"|closed the connection|terminating connection|reset by peer|Broken pipe"
 )
 _TOO_SMALL = "hot standby is not possible because of insufficient parameter settings"
 _NOT_REACHED = "recovery ended before configured recovery target was reached"

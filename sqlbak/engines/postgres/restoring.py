@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import shlex
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -310,6 +311,8 @@ class _Restore:
     def prepare_start(self) -> None:
         """What is needed to start: the settings that stay, and a private place for ours."""
         self._configure(kept_settings())
+        if self.home.is_dir():  # the source was itself restored once, and took this along
+            shutil.rmtree(self.home)
         self.home.mkdir(mode=0o700)
         self.user.own(self.home)
 

@@ -4,6 +4,7 @@ never leaves a server that was promoted to a state that nobody proved."""
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 import shutil
 import signal
@@ -15,6 +16,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from sqlbak.engines.port import RestoreStep
@@ -111,6 +113,24 @@ def test_of_two_restores_into_one_directory_the_slower_is_refused_and_harms_noth
         assert not list(target.glob(".sqlbak*"))
         shutil.rmtree(target)
         refusals.clear()
+
+
+def test_a_server_that_ends_a_connection_as_it_is_made_is_asked_again(
+    recorded: Recorder, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect, calls = psycopg.connect, itertools.count()
+
+    def unsteady(*arguments: Any, **options: Any) -> Any:
+        if next(calls) == 0:
+            raise psycopg.OperationalError("server closed the connection unexpectedly")
+        return connect(*arguments, **options)
+
+    monkeypatch.setattr(psycopg, "connect", unsteady)
+    assert restore(recorded.steps, home / "data", start=True).proven
+    assert next(calls) > 1
+    run_as_server_user(
+        [recorded.cluster.programs / "pg_ctl", "-D", home / "data", "-m", "immediate", "stop"]
+    )
 
 
 def test_a_port_that_is_taken_is_refused_before_anything_is_written(
