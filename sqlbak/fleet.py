@@ -6,7 +6,7 @@ This is where the configuration's words become engines and vaults; every use cas
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
 from typing import Any, Self
@@ -14,7 +14,7 @@ from typing import Any, Self
 from sqlbak.engines.port import Engine, PayloadSource
 from sqlbak.engines.registry import postgres_engine
 from sqlbak.errors import FeatureUnsupported, NameNeeded, ObjectNotFound, UnknownName, VaultMissing
-from sqlbak.model import Catalog, Item, Point
+from sqlbak.model import Catalog, Item, Point, ShippedLog
 from sqlbak.policy.schema import (
     Configuration,
     Policy,
@@ -31,6 +31,7 @@ from sqlbak.vault.opening import S3Options, open_store
 from sqlbak.vault.probe import probe, require
 from sqlbak.vault.retry import RetryPolicy
 from sqlbak.vault.store import ObjectStore
+from sqlbak.vault.tail import read_piece
 from sqlbak.vault.vault import Vault, create_vault, open_vault
 
 __all__ = ["Fleet", "StoredItem"]
@@ -50,6 +51,24 @@ class StoredItem:
     def histories(self) -> Mapping[str, bytes]:
         """The engine's own records of its lineages."""
         return self.vault.histories(self.item.id)
+
+    def points(self) -> tuple[Point, ...]:
+        """Its recovery points, by listing."""
+        return tuple(self.vault.points(self.item.id))
+
+    def open_tail(
+        self, step: Point, pieces: Sequence[ShippedLog]
+    ) -> list[tuple[Point, Mapping[str, Any], PayloadSource]]:
+        """What a plan's last step of shipped log consists of (vault/vault.py)."""
+        return [*self.vault.tail_steps(self.item.id, step, pieces)]
+
+    def check_shipped(self, piece: ShippedLog) -> None:
+        """Read one piece of shipped log and prove it. ObjectDamaged. One that is gone was sealed
+        by a log backup meanwhile, which is proven when it is read."""
+        try:
+            read_piece(self.vault.store, self.item.id, piece)
+        except ObjectNotFound:
+            return
 
     def open_point(self, point: Point) -> tuple[Mapping[str, Any], PayloadSource]:
         """The engine's facts of one recovery point, and its payload."""
@@ -170,7 +189,7 @@ class Fleet:
     def points(self, instance: str) -> tuple[Point, ...]:
         """The recovery points of the instance's newest stored item, by listing; none yet: ()."""
         stored = self._stored_in(self.vault(instance), instance)
-        catalogs = [each.catalog().points for each in stored]
+        catalogs = [each.points() for each in stored]
         return max(catalogs, key=lambda points: max((p.id for p in points), default=""), default=())
 
     def configured_names(self) -> frozenset[str]:

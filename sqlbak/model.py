@@ -19,6 +19,7 @@ __all__ = [
     "LogPosition",
     "Point",
     "PointType",
+    "ShippedLog",
     "Window",
 ]
 
@@ -115,6 +116,8 @@ class Point:
         is_copy_only: never the base of a differential, outside the schedule.
         has_bulk_logged: SQL Server: no instant inside this log can be restored.
         size_bytes: what a restore has to fetch.
+        is_tail: no recovery point but shipped log that a plan ends with (see ``ShippedLog``); it
+            is planned with like a log.
     """
 
     id: str
@@ -132,6 +135,7 @@ class Point:
     is_copy_only: bool = False
     has_bulk_logged: bool = False
     size_bytes: int = 0
+    is_tail: bool = False
 
     @property
     def is_empty_log(self) -> bool:
@@ -145,12 +149,49 @@ class Point:
 
 
 @dataclass(frozen=True, slots=True)
+class ShippedLog:
+    """One piece of log that was shipped ahead of the next log backup. No recovery point.
+
+    Attributes:
+        name: of its object, unique in its lineage.
+        lineage: the lineage it was written on.
+        first_lsn, last_lsn: the log range that it holds; empty when it only proves that nothing
+            happened.
+        covers_until: every transaction committed up to then lies before ``last_lsn``; None: the
+            piece proves nothing by itself.
+        finished_at: no transaction that it holds committed after.
+        run: pieces of one run are one history, without a turn in between.
+        anchor_id: the recovery point that the run was known to continue when it was written.
+        facts_id: pieces with the same one hold the same facts of the engine.
+        raw_checksum: xxh3_128 of its log bytes, hexadecimal.
+        object_checksum: xxh3_64 of its object, hexadecimal.
+        size_bytes: what a restore has to fetch.
+    """
+
+    name: str
+    lineage: str
+    first_lsn: int
+    last_lsn: int
+    covers_until: datetime | None
+    finished_at: datetime
+    run: str
+    anchor_id: str
+    facts_id: str
+    raw_checksum: str
+    object_checksum: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Catalog:
-    """All that is known of one item's recovery points and of how its lineages descend."""
+    """All that is known of one item's recovery points, of how its lineages descend, and of log
+    shipped beyond them. ``notes``: what was seen beside all this and is told with a plan."""
 
     item: str
     points: tuple[Point, ...]
     forks: tuple[Fork, ...] = ()
+    shipped: tuple[ShippedLog, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,9 +21,7 @@ def list_points(
         for stored in fleet.stored_items(item):
             documents += [
                 point_document(stored.item.name, point) | {"item_id": stored.item.id}
-                for point in sorted(
-                    stored.catalog().points, key=lambda point: (point.started_at, point.id)
-                )
+                for point in sorted(stored.points(), key=lambda point: (point.started_at, point.id))
             ]
     here.output.document({"points": documents})
     here.output.table(

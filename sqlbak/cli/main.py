@@ -22,6 +22,7 @@ from sqlbak.cli import (
     planning,
     restoring,
     serving,
+    shipping,
     validating,
     vaults,
 )
@@ -41,6 +42,7 @@ app = typer.Typer(
 
 app.command("validate")(validating.validate)
 app.command("run")(serving.run)
+app.command("ship")(shipping.ship)
 app.command("backup")(backing_up.backup)
 app.command("list")(listing.list_points)
 app.command("windows")(listing.list_windows)

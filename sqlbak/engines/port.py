@@ -6,7 +6,7 @@ PayloadSource. It knows nothing of vaults, policies or schedules.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -31,6 +31,8 @@ __all__ = [
     "RestoreStep",
     "RestoreTarget",
     "Severity",
+    "Shipment",
+    "ShippedPiece",
     "StreamSink",
 ]
 
@@ -145,6 +147,32 @@ class DifferentialBase:
 
 
 @dataclass(frozen=True, slots=True)
+class ShippedPiece:
+    """Log as it was written: ``data`` is exactly ``[first_lsn, last_lsn)``. ``covers_until`` and
+    ``finished_at`` as in model.ShippedLog. ``known_by`` is a fact like those of a log backup: the
+    engine can tell by it later whether the server's log before ``last_lsn`` is still this one."""
+
+    first_lsn: int
+    last_lsn: int
+    data: bytes
+    covers_until: datetime | None
+    finished_at: datetime
+    known_by: Mapping[str, Any]
+
+
+class Shipment(Protocol):
+    """A server's log while it is written; closed by the ``with`` block of ``Engine.ship``."""
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """The engine's facts, as a log backup taken now would have them (JSON values)."""
+
+    def pieces(self) -> Iterator[ShippedPiece]:
+        """Piece after piece without a gap, until the stop signal (Interrupted) or an error of the
+        engine. One at least each interval, whether anything was written or not."""
+
+
+@dataclass(frozen=True, slots=True)
 class RestoreStep:
     """One recovery point of a chain: its planner's facts, the engine's facts of its manifest, and
     its payload."""
@@ -231,3 +259,18 @@ class Engine(Protocol):
     def acknowledge(self, position: LogPosition) -> None:
         """Everything before ``position`` is in the vault, manifest included: the server may
         discard it. Never called earlier."""
+
+    def ship(
+        self,
+        since: LogPosition,
+        *,
+        since_facts: Mapping[str, Any] | None,
+        interval_seconds: float,
+        stop: StopSignal,
+    ) -> AbstractContextManager[Shipment]:
+        """The log from ``since`` on, as it is written. Raises as ``log`` does. Promises the server
+        nothing: what it may discard is for ``acknowledge`` alone."""
+
+    def is_same_log(self, position: LogPosition, facts: Mapping[str, Any]) -> bool | None:
+        """Whether the server's log up to ``position`` is the one that ended there with ``facts``;
+        None where that cannot be told (it has left that lineage before, or keeps no log there)."""

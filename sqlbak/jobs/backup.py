@@ -21,14 +21,15 @@ from sqlbak.errors import (
     Interrupted,
     LogChainBroken,
     LogRewritten,
-    ObjectDamaged,
-    ObjectNotFound,
     ServerNotReady,
     SqlbakError,
+    VaultError,
 )
 from sqlbak.fleet import Fleet
 from sqlbak.jobs.differential_base import ahead_of, open_base
+from sqlbak.jobs.log_base import find_log_base
 from sqlbak.jobs.log_chain import next_log_start
+from sqlbak.jobs.sealing import require_same_log, seal
 from sqlbak.model import Item, LogPosition, Point, PointType
 from sqlbak.policy.calendar import Slot
 from sqlbak.progress import NO_PROGRESS, Progress
@@ -122,7 +123,7 @@ def back_up(
         stop=stop,
     ) as lease:
         _sweep(run)
-        points = vault.catalog(item).points
+        points = tuple(vault.points(item.id))
         if still_due is not None and not still_due(points):
             return BackupOutcome(item, ())
         if point_type is PointType.LOG:
@@ -163,7 +164,7 @@ def _full(run: _Run, lease: Lease) -> Point:
     try:
         start: LogPosition | None = point.position
         if run.fleet.policy(run.item.instance).log is not None:
-            start = next_log_start(run.vault.catalog(run.item).points, run.engine.oldest_log())
+            start = next_log_start(run.vault.points(run.item.id), run.engine.oldest_log())
         if start is not None:
             run.engine.acknowledge(start)
     except EngineError as error:
@@ -223,37 +224,20 @@ def _untold(error: EngineError) -> str:
 def _log_or_full(run: _Run, lease: Lease, points: tuple[Point, ...]) -> tuple[Point, ...]:
     if not any(point.type is PointType.FULL for point in points):
         return (_healed(run, PointType.LOG, "there is no full backup yet"),)
-    base = _log_base(run, points)
+    base = find_log_base(run.vault, run.item.id, run.engine.oldest_log(), run.notes)
     if base is None:
         return (
             _healed(run, PointType.LOG, "the server no longer holds the log since the last backup"),
         )
     made: list[Point] = []
     try:
-        _logs(run, lease, *base, made)
+        require_same_log(run.vault, run.item, run.engine, base.point, run.notes)
+        _logs(run, lease, base.position, base.facts, made)
     except LogRewritten as broken:
         made.append(_successor(run, PointType.LOG, broken))
     except LogChainBroken as broken:
         made.append(_healed(run, PointType.LOG, broken.message))
     return tuple(made)
-
-
-def _log_base(
-    run: _Run, points: tuple[Point, ...]
-) -> tuple[LogPosition, Mapping[str, Any] | None] | None:
-    """Where the log goes on, and the facts of the recovery point that ended there, by which the
-    engine knows the log again. A point whose manifest is damaged carries no further log: none of
-    it could ever be restored."""
-    oldest = run.engine.oldest_log()
-    candidates = list(points)
-    while (start := next_log_start(candidates, oldest)) is not None:
-        point = next(one for one in candidates if one.position == start)
-        try:
-            return start, run.vault.manifest(run.item.id, point.id).facts
-        except (ObjectDamaged, ObjectNotFound) as error:
-            run.notes.append(f"no log can continue {point.id}: {error.message}")
-            candidates.remove(point)
-    return None
 
 
 def _logs(
@@ -286,6 +270,11 @@ def _logs(
             raise
         except EngineError as error:
             run.notes.append(_untold(error))
+        try:
+            seal(run.vault, run.item, point, run.now())
+        except VaultError as error:
+            # The point is in the vault; planning prefers it, and the next log backup tries again.
+            run.notes.append(f"shipped log that is sealed now was not removed: {error.message}")
 
 
 def _successor(run: _Run, asked: PointType, rewritten: LogRewritten) -> Point:

@@ -9,7 +9,7 @@ The ranges are those of Azure Backup for SQL Server in a virtual machine.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from functools import lru_cache
 from itertools import pairwise
@@ -24,6 +24,7 @@ from sqlbak.policy.schema import Redundancy, Retention, SqlServerInstance, Vault
 __all__ = [
     "retention_problems",
     "schedule_problems",
+    "shipping_problems",
     "sql_server_problems",
     "vault_problems",
 ]
@@ -148,6 +149,18 @@ def _first_daily_week(days: Sequence[date]) -> date | None:
         if last - first == _WEEK:
             return first
     return None
+
+
+def shipping_problems(keys: Collection[str]) -> list[SettingProblem]:
+    """What is wrong with continuous shipping in a policy that has these keys."""
+    problems = []
+    if "log_shipping" in keys and "log" not in keys:
+        message = "ships what lies between two log backups, and there are none; write log: 15m"
+        problems.append(SettingProblem(("log_shipping",), message))
+    if "log_shipping_interval" in keys and "log_shipping" not in keys:
+        message = "means nothing without continuous shipping; write log_shipping: continuous"
+        problems.append(SettingProblem(("log_shipping_interval",), message))
+    return problems
 
 
 def retention_problems(spans: Mapping[str, Duration]) -> list[SettingProblem]:

@@ -47,6 +47,8 @@ __all__ = [
     "default_policy",
 ]
 
+DEFAULT_SHIPPING_SECONDS = 5
+
 DEFAULT_POLICY_NAME = "DefaultPolicy"
 """The policy of a vault for which none is written."""
 
@@ -224,6 +226,21 @@ class Policy(_Model):
         "backups, so a restore reaches only the ends of the other backups.",
         examples=["15m"],
     )
+    log_shipping: Literal["continuous"] | None = Field(
+        default=None,
+        description="continuous: between two log backups the log is shipped as it is written, so "
+        "that losing the server costs seconds. Beside log only.",
+        examples=["continuous"],
+    )
+    log_shipping_interval: int | None = Field(
+        default=None,
+        ge=1,
+        le=60,
+        strict=True,
+        description="Seconds of work that losing the server may cost, with log_shipping: "
+        "continuous. Not written: 5.",
+        examples=[5],
+    )
     retention: Retention = Field(
         default=Retention(),
         description="How long recovery points are kept.",
@@ -239,6 +256,13 @@ class Policy(_Model):
     def log_interval(self) -> timedelta | None:
         """The time between two log backups; None without log backups."""
         return None if self.log is None else self.log.interval
+
+    @property
+    def shipping_interval_seconds(self) -> int | None:
+        """How often shipped log proves an instant; None where log is not shipped continuously."""
+        if self.log_shipping is None:
+            return None
+        return self.log_shipping_interval or DEFAULT_SHIPPING_SECONDS
 
 
 class PostgresInstance(_Model):

@@ -22,6 +22,7 @@ from sqlbak.policy.problem import SettingProblem, quoted
 from sqlbak.policy.rules import (
     retention_problems,
     schedule_problems,
+    shipping_problems,
     sql_server_problems,
     vault_problems,
 )
@@ -174,6 +175,7 @@ def _rule_problems(value: dict[str, Any]) -> list[SettingProblem]:
     return [
         *schedule_problems(full, differential, ZoneInfo(zone or "UTC")),
         *retention_problems(spans),
+        *shipping_problems(value.keys()),
     ]
 
 

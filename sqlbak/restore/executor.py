@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, tzinfo
 from functools import partial
@@ -17,6 +18,7 @@ from urllib.parse import unquote, urlsplit
 from sqlbak.engines.port import RestoreOutcome, RestoreStep, RestoreTarget
 from sqlbak.engines.registry import restorer
 from sqlbak.errors import (
+    InstantUnreachable,
     NameNeeded,
     NothingToRestore,
     ObjectDamaged,
@@ -27,7 +29,7 @@ from sqlbak.errors import (
     UsageError,
 )
 from sqlbak.fleet import StoredItem
-from sqlbak.model import Catalog, Item
+from sqlbak.model import Catalog, Item, ShippedLog
 from sqlbak.policy.local_time import parse_instant
 from sqlbak.progress import NO_PROGRESS, Progress
 from sqlbak.restore.planner import (
@@ -39,10 +41,10 @@ from sqlbak.restore.planner import (
     plan_to_position,
 )
 from sqlbak.stopping import NEVER, StopSignal
+from sqlbak.vault.layout import POINT_ID
 
 __all__ = ["PlannedItem", "RestoredItem", "Stock", "plan_item", "restore_item"]
 
-_POINT_ID = re.compile(r"[0-9]{8}T[0-9]{6}Z-[a-z2-7]{10}")
 _POSITION = re.compile(r"([0-9A-Fa-f]{1,8})/([0-9A-Fa-f]{1,8})")
 
 
@@ -54,6 +56,10 @@ class Stock(Protocol):
 
     def zone(self, item: Item) -> tzinfo:
         """The zone in which the item's times are read."""
+
+
+_READERS = 4
+"""Pieces of shipped log that are proven at once; each takes a few MiB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +135,7 @@ def restore_item(
     TargetNotUsable; ObjectDamaged; RestoreFailed; RestoreNotProven when the server recovered but
     not provably to the state asked for.
     """
-    planned, steps = _readable(stock, name, to, lineage)
+    planned, steps = _readable(stock, name, to, lineage, stop)
     stored = planned.stored
     _require_outside(stored.vault.store.url, target.directory)
     restore: Callable[..., RestoreOutcome] = restorer(stored.item.engine)
@@ -153,7 +159,7 @@ def _is_latest(to: str) -> bool:
 def _planner(to: str, zone: tzinfo, lineage: str | None) -> Callable[[Catalog], RestorePlan]:
     """How to plan for what ``to`` means. UsageError and its kin when it means nothing."""
     text = to.strip()
-    if _POINT_ID.fullmatch(text):
+    if POINT_ID.fullmatch(text):
         if lineage is not None:
             raise UsageError("a recovery point has its lineage: leave out --lineage")
         return partial(plan_to_point, point_id=text)
@@ -167,31 +173,35 @@ def _planner(to: str, zone: tzinfo, lineage: str | None) -> Callable[[Catalog], 
 
 
 def _readable(
-    stock: Stock, name: str | None, to: str, lineage: str | None
+    stock: Stock, name: str | None, to: str, lineage: str | None, stop: StopSignal
 ) -> tuple[PlannedItem, Sequence[RestoreStep]]:
-    """A plan all of whose manifests can be read, and its steps. Without one, the error of the
-    first manifest that cannot be.
+    """A plan all of whose manifests and shipped log can be read, and its steps. Without one, the
+    error of the first manifest that cannot be; for shipped log InstantUnreachable, naming what can
+    be reached without it.
 
     The first plan fixes item, lineage and instant: planning around what is damaged must lead to
     the same state, never to what then happens to be the latest. A recovery point's id and a
     position in the log are fixed by themselves.
     """
-    is_point = _POINT_ID.fullmatch(to.strip()) is not None
+    is_point = POINT_ID.fullmatch(to.strip()) is not None
     is_instant = not is_point and not _POSITION.fullmatch(to.strip())
     unreadable: dict[str, ObjectDamaged | ObjectNotFound] = {}
     while True:
         try:
             planned = plan_item(stock, name, to, lineage=lineage, without=unreadable)
-        except (Refused, UnknownName):
-            for error in unreadable.values():
-                raise error from None
+        except (Refused, UnknownName) as refusal:
+            for lost, error in unreadable.items():
+                # There is no second copy of shipped log: what is left without it is the answer.
+                if POINT_ID.fullmatch(lost) or not isinstance(refusal, Refused):
+                    raise error from None
+                raise _damaged(refusal, error) from None
             raise
         name = planned.stored.item.id
         if not is_point:
             lineage = planned.plan.lineage
         if is_instant and planned.plan.stop_at is not None:
             to = planned.plan.stop_at.isoformat()
-        found = _steps(planned, unreadable)
+        found = _steps(planned, unreadable, stop)
         if found is not None:
             notes = [f"{point} is left out: {error}" for point, error in unreadable.items()]
             plan = replace(planned.plan, notes=(*planned.plan.notes, *notes))
@@ -199,21 +209,68 @@ def _readable(
 
 
 def _steps(
-    planned: PlannedItem, unreadable: dict[str, ObjectDamaged | ObjectNotFound]
+    planned: PlannedItem,
+    unreadable: dict[str, ObjectDamaged | ObjectNotFound],
+    stop: StopSignal,
 ) -> Sequence[RestoreStep] | None:
-    """The plan's steps with their manifests; None after adding one that cannot be read."""
+    """The plan's steps with their manifests; None after adding what cannot be read. Every piece of
+    shipped log is read once here, before the target is touched."""
     steps: list[RestoreStep] = []
     for point in planned.plan.steps:
+        if point.is_tail:
+            continue
         try:
             steps.append(RestoreStep(point, *planned.stored.open_point(point)))
         except (ObjectDamaged, ObjectNotFound) as error:
             unreadable[point.id] = error
             return None
+    if (found := _damaged_piece(planned, stop)) is not None:
+        unreadable[found[0]] = found[1]
+        return None
+    last = planned.plan.steps[-1]
+    if last.is_tail:
+        parts = planned.stored.open_tail(last, planned.plan.shipped)
+        steps += [RestoreStep(*part) for part in parts]
     return steps
 
 
+def _damaged_piece(planned: PlannedItem, stop: StopSignal) -> tuple[str, ObjectDamaged] | None:
+    """The first damaged piece of the plan's shipped log: its name and what is wrong with it."""
+
+    def damage(piece: ShippedLog) -> ObjectDamaged | None:
+        stop.check()
+        try:
+            planned.stored.check_shipped(piece)
+        except ObjectDamaged as error:
+            return error
+        return None
+
+    pieces = planned.plan.shipped
+    with ThreadPoolExecutor(_READERS, thread_name_prefix="sqlbak-shipped") as pool:
+        try:
+            for piece, error in zip(pieces, pool.map(damage, pieces), strict=True):
+                if error is not None:
+                    return piece.name, error
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+    return None
+
+
+def _damaged(refusal: Refused, error: ObjectDamaged | ObjectNotFound) -> Refused:
+    return InstantUnreachable(
+        f"{refusal.message}; beyond that, {error.message}",
+        hint=refusal.hint,
+        nearest=refusal.nearest,
+    )
+
+
 def _without(catalog: Catalog, ids: Collection[str]) -> Catalog:
-    return replace(catalog, points=tuple(p for p in catalog.points if p.id not in ids))
+    """The catalog without these recovery points and pieces of shipped log."""
+    return replace(
+        catalog,
+        points=tuple(p for p in catalog.points if p.id not in ids),
+        shipped=tuple(piece for piece in catalog.shipped if piece.name not in ids),
+    )
 
 
 def _require_outside(vault_url: str, directory: Path) -> None:

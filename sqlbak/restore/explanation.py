@@ -7,7 +7,7 @@ from collections import Counter
 
 from sqlbak.model import Point, PointType
 from sqlbak.restore.chain import Certainty
-from sqlbak.restore.restore_plan import RestorePlan
+from sqlbak.restore.restore_plan import RestorePlan, step_type
 
 __all__ = ["explain"]
 
@@ -56,7 +56,7 @@ def _sparse(steps: tuple[Point, ...]) -> list[tuple[int, Point | None]]:
 
 
 def _step(step: Point, plan: RestorePlan, cut: int | None) -> str:
-    kind = f"copy-only {step.type.value}" if step.is_copy_only else step.type.value
+    kind = f"copy-only {step.type.value}" if step.is_copy_only else step_type(step)
     text = f"{kind:<12}  {step.id}  {step.first_lsn}..{step.last_lsn}  {_size(step.size_bytes)}"
     ended = step.covers_until if step.type is PointType.LOG else step.reachable_from
     if ended is not None:

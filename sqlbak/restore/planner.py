@@ -7,7 +7,8 @@ Pure: the catalog and the instant come in, a plan or a refusal goes out. The rul
 - the first log in log order that covers the instant decides where the chain ends. Where the
   server's clock was set back, an instant happened more than once and its first occurrence counts,
   which is also where both servers stop ("the latest commit at or before", scanning forward);
-- nothing can stop inside a bulk-logged log.
+- nothing can stop inside a bulk-logged log;
+- log that was shipped ahead of the next log backup serves only what recovery points do not reach.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from itertools import zip_longest
 from typing import Final, Literal
 
 from sqlbak.errors import LineageAmbiguous, NothingToRestore, UnknownName
-from sqlbak.model import Catalog, PointType
+from sqlbak.model import Catalog, PointType, ShippedLog
 from sqlbak.restore.chain import (
     LOOSE_RULES,
     Certainty,
@@ -41,6 +42,7 @@ from sqlbak.restore.restore_plan import (
     RestorePlan,
     plan_document,
 )
+from sqlbak.restore.tail import folded, views
 from sqlbak.restore.windows import windows_of
 
 __all__ = [
@@ -87,16 +89,40 @@ def plan(
         LineageContradictory: the recorded forks cannot be true.
     """
     names = lineages_of(catalog) if lineage is None else (lineage,)
-    paths = [path_of(catalog, name) for name in names]
+    # Of each lineage what recovery points alone reach comes first.
+    seen = [(view, path_of(view, name)) for name in names for view in _views(catalog, name)]
+    paths = [path for _, path in seen]
     if not any(path.bases for path in paths):
         raise _nothing(catalog, lineage)
     if to is LATEST:
         paths, to = _latest(catalog, paths, rules)
-    chains = [chain for path in paths if (chain := chain_to_instant(path, to, rules)) is not None]
+    wanted = {id(path) for path in paths}
+    chains: dict[str, tuple[Catalog, Chain]] = {}
+    for view, path in seen:
+        if path.lineage in chains or id(path) not in wanted:
+            continue
+        chain = chain_to_instant(path, to, rules)
+        if chain is not None:
+            chains[path.lineage] = (view, chain)
     if not chains:
         raise unreachable_instant(catalog.item, paths, to, rules, clock)
-    chain = chains[0] if len(chains) == 1 else _one_of(catalog, chains, to, clock)
-    return _plan(catalog, chain, to, rules, clock)
+    chosen = _one_of(catalog, [chain for _, chain in chains.values()], to, clock)
+    view = chains[chosen.path.lineage][0]
+    made = _plan(view, chosen, to, rules, clock)
+    return replace(made, rejected=(*made.rejected, *_left_out(catalog, view)))
+
+
+def _left_out(catalog: Catalog, view: Catalog) -> list[Rejection]:
+    held = {point.id for point in view.points}
+    return [
+        Rejection(point.id, "holds log of its lineage that the shipped log does not continue")
+        for point in catalog.points
+        if point.id not in held
+    ]
+
+
+def _views(catalog: Catalog, lineage: str) -> list[Catalog]:
+    return [replace(catalog, shipped=()), *views(catalog, lineage)]
 
 
 def plan_to_point(
@@ -189,23 +215,36 @@ def _to_position(path: Path, lsn: int, rules: ChainRules) -> Chain | None:
 def _plan(
     catalog: Catalog, chain: Chain, to: datetime | None, rules: ChainRules, clock: Clock
 ) -> RestorePlan:
-    last = chain.steps[-1]
+    shipped = {piece.name: piece for piece in catalog.shipped}
+    proof = shipped.get(chain.proven_by)
+    steps = chain.steps if proof is None else folded(chain.steps, proof)
+    last = steps[-1]
     proven_by = chain.proven_by
     if to is not None and last.covers_until is not None and last.covers_until >= to:
         proven_by = last.id
     return RestorePlan(
         item=catalog.item,
         lineage=chain.path.lineage,
-        steps=chain.steps,
+        steps=steps,
         stop_at=to,
-        size_bytes=sum(step.size_bytes for step in chain.steps),
+        size_bytes=sum(step.size_bytes for step in steps),
         certainty=chain.certainty,
-        notes=_notes(chain, to, clock),
+        notes=(*_notes(chain, to, clock), *_notes_of_log(proof, clock), *catalog.notes),
         rejected=rejections(catalog, chain, to, rules),
         proven_by=proven_by,
-        to_the_end=to is None or not chain.logs or last.finished_at <= to,
+        to_the_end=to is None or not (chain.logs or proof) or last.finished_at <= to,
         cuts=_cuts(chain),
         clock=clock,
+        shipped=tuple(shipped[step.id] for step in chain.steps if step.is_tail),
+    )
+
+
+def _notes_of_log(proof: ShippedLog | None, clock: Clock) -> tuple[str, ...]:
+    if proof is None or proof.covers_until is None:
+        return ()
+    return (
+        f"log shipped continuously up to {clock.text(proof.covers_until)} is used, which no "
+        "recovery point holds yet",
     )
 
 
@@ -262,6 +301,8 @@ def _latest(
 
 def _one_of(catalog: Catalog, chains: Sequence[Chain], to: datetime, clock: Clock) -> Chain:
     """The chain of the newest lineage when all give one state; raises LineageAmbiguous if not."""
+    if len(chains) == 1:
+        return chains[0]
     states = {
         (chain.base.points, tuple((log.point.id, log.end) for log in chain.logs))
         for chain in chains

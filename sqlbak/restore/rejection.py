@@ -115,7 +115,9 @@ def rejections(
         return f"log gap: {missing[0]}..{missing[1]} is missing"
 
     return tuple(
-        Rejection(point.id, reason(point)) for point in catalog.points if point.id not in chosen
+        Rejection(point.id, reason(point))
+        for point in catalog.points
+        if point.id not in chosen and not point.is_tail
     )
 
 

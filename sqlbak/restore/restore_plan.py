@@ -6,10 +6,19 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from sqlbak.model import Point
+from sqlbak.model import Point, ShippedLog
 from sqlbak.restore.chain import Certainty
 
-__all__ = ["UTC_CLOCK", "Clock", "Cut", "Rejection", "RestorePlan", "UtcClock", "plan_document"]
+__all__ = [
+    "UTC_CLOCK",
+    "Clock",
+    "Cut",
+    "Rejection",
+    "RestorePlan",
+    "UtcClock",
+    "plan_document",
+    "step_type",
+]
 
 
 class Clock(Protocol):
@@ -69,6 +78,7 @@ class RestorePlan:
         clock: how the plan's instants are shown.
         stop_lsn: restore everything before this position of the log and nothing behind it
             (``stop_at`` is then None); None: no such position was asked for.
+        shipped: the pieces that the last step stands for where it is shipped log (``is_tail``).
     """
 
     item: str
@@ -84,6 +94,12 @@ class RestorePlan:
     cuts: tuple[Cut, ...] = ()
     clock: Clock = field(default=UTC_CLOCK, compare=False)
     stop_lsn: int | None = None
+    shipped: tuple[ShippedLog, ...] = ()
+
+
+def step_type(step: Point) -> str:
+    """What a step is called: the type of its recovery point, or ``tail`` for shipped log."""
+    return "tail" if step.is_tail else step.type.value
 
 
 def plan_document(plan: RestorePlan) -> dict[str, Any]:
@@ -93,7 +109,7 @@ def plan_document(plan: RestorePlan) -> dict[str, Any]:
         "item": plan.item,
         "lineage": plan.lineage,
         "steps": [
-            {"point": step.id, "type": step.type.value}
+            {"point": step.id, "type": step_type(step)}
             | ({"stop_lsn": stops[step.id]} if step.id in stops else {})
             for step in plan.steps
         ],

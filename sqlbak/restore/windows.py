@@ -8,6 +8,7 @@ from typing import Final
 from sqlbak.model import Catalog, Window
 from sqlbak.restore.chain import LOOSE_RULES, ChainRules, Key, own_ends, sweep
 from sqlbak.restore.path import LogOnPath, Path, lineages_of, path_of
+from sqlbak.restore.tail import views
 
 __all__ = ["windows", "windows_of"]
 
@@ -22,11 +23,18 @@ def windows(catalog: Catalog, *, rules: ChainRules = LOOSE_RULES) -> tuple[Windo
 
     Ordered by lineage, then time. Raises LineageContradictory.
     """
-    return tuple(
-        window
-        for lineage in lineages_of(catalog)
-        for window in windows_of(path_of(catalog, lineage), rules)
-    )
+    found: list[Window] = []
+    for lineage in lineages_of(catalog):
+        seen = [catalog, *views(catalog, lineage)]
+        spans = [
+            (window.start, window.end)
+            for view in seen
+            for window in windows_of(path_of(view, lineage), rules)
+        ]
+        found += [
+            Window(catalog.item, lineage, start, end) for start, end in _joined(sorted(spans))
+        ]
+    return tuple(found)
 
 
 def windows_of(path: Path, rules: ChainRules) -> tuple[Window, ...]:

@@ -21,6 +21,7 @@ from sqlbak.scheduler.backoff import Backoff
 from sqlbak.scheduler.configuration_watch import ConfigurationWatch
 from sqlbak.scheduler.due import DueJob, Protected, due
 from sqlbak.scheduler.logs import EventLog
+from sqlbak.scheduler.shippers import Shippers
 from sqlbak.stopping import StopSignal
 from sqlbak.vault.retry import RetryPolicy
 
@@ -81,6 +82,7 @@ class Service:
         self._state = _State()
         self._abort = StopSignal()
         self._fleet = Fleet(Configuration())
+        self._shippers = Shippers(log)
         self._view = Fleet(Configuration())
 
     def run(self) -> None:
@@ -92,11 +94,14 @@ class Service:
         try:
             while not self._stop.is_requested:
                 self._reload_if_changed()
+                self._shippers.serve(self._fleet)
                 self._tick(pool, self._fleet)
                 self._stop.wait(self._limits.tick_seconds)
+            self._shippers.request_stop()
             self._drain()
         finally:
             self._abort.request("the service is stopping")
+            self._shippers.close()
             pool.shutdown(wait=True, cancel_futures=True)
             self._fleet.close()
             self._view.close()

@@ -39,6 +39,7 @@ __all__ = [
     "FrameWriter",
     "checksum_of",
     "decode_frame",
+    "encode_frame",
 ]
 
 FRAME_BYTES = 4 << 20
@@ -83,6 +84,21 @@ def decode_frame(stored: bytes, raw_bytes: int) -> bytes:
     if len(decoded) != raw_bytes:
         raise FrameUndecodable(f"it decodes to {len(decoded)} bytes instead of {raw_bytes}")
     return decoded
+
+
+def encode_frame(raw: bytes) -> bytes:
+    """One frame of ``raw``, made at once: for objects that are a single frame."""
+    frame: bytes = _new_compressor().compress(raw, mode=zstd.ZstdCompressor.FLUSH_FRAME)
+    return frame
+
+
+def _new_compressor() -> Any:
+    options: dict[int, int] = {
+        zstd.CompressionParameter.compression_level: COMPRESSION_LEVEL,
+        zstd.CompressionParameter.content_size_flag: 1,
+        zstd.CompressionParameter.checksum_flag: 1,
+    }
+    return zstd.ZstdCompressor(options=options)
 
 
 class FramePool:
@@ -153,12 +169,7 @@ class FramePool:
         try:
             return self._compressors.zstd
         except AttributeError:
-            options: dict[int, int] = {
-                zstd.CompressionParameter.compression_level: COMPRESSION_LEVEL,
-                zstd.CompressionParameter.content_size_flag: 1,
-                zstd.CompressionParameter.checksum_flag: 1,
-            }
-            self._compressors.zstd = zstd.ZstdCompressor(options=options)
+            self._compressors.zstd = _new_compressor()
             return self._compressors.zstd
 
 

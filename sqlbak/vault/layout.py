@@ -28,6 +28,8 @@ __all__ = [
     "points_prefix",
     "running_key",
     "running_prefix",
+    "tail_key",
+    "tail_prefix",
     "trash_key",
     "trash_prefix",
     "verdict_key",
@@ -111,6 +113,17 @@ def running_key(item_id: str, job_id: str) -> str:
 def verdict_key(item_id: str, job_id: str) -> str:
     """What was decided about the job's recovery point: commit or dead (vault/running.py)."""
     return f"items/{item_id}/running/{job_id}.verdict"
+
+
+def tail_prefix(item_id: str, lineage_word: str | None = None) -> str:
+    """Log that was shipped ahead of the next log backup, of one lineage or of all."""
+    prefix = f"items/{item_id}/tail/"
+    return prefix if lineage_word is None else f"{prefix}{lineage_word}/"
+
+
+def tail_key(item_id: str, lineage_word: str, name: str) -> str:
+    """One piece of shipped log, or the mark of a run (vault/tail_names.py)."""
+    return f"{tail_prefix(item_id, lineage_word)}{name}"
 
 
 def jobs_prefix(item_id: str) -> str:

@@ -30,8 +30,14 @@ from sqlbak.vault.keys import MAX_SEGMENT_BYTES
 from sqlbak.vault.layout import POINT_ID
 
 __all__ = [
+    "base_36",
     "begins_as_name",
     "format_name",
+    "instant_of_word",
+    "instant_word",
+    "lineage_of_word",
+    "lineage_word",
+    "name_checksum",
     "new_point_id",
     "parse_name",
     "point_id_instant",
@@ -86,21 +92,21 @@ def format_name(point: Point) -> str:
     flags = ("c" if point.is_copy_only else "") + ("b" if point.has_bulk_logged else "")
     fields = [
         ("t", _TYPES[point.type]),
-        ("l", _lineage_text(point.lineage)),
-        ("k", None if point.first_lineage is None else _lineage_text(point.first_lineage)),
+        ("l", lineage_word(point.lineage)),
+        ("k", None if point.first_lineage is None else lineage_word(point.first_lineage)),
         ("a", f"{point.first_lsn:x}"),
         ("z", f"{point.last_lsn:x}"),
-        ("s", _instant_text(point.started_at)),
-        ("f", _instant_text(point.finished_at)),
-        ("r", _instant_text(point.reachable_from)),
-        ("c", _instant_text(point.covers_until)),
-        ("p", _instant_text(point.probable_until)),
+        ("s", instant_word(point.started_at)),
+        ("f", instant_word(point.finished_at)),
+        ("r", instant_word(point.reachable_from)),
+        ("c", instant_word(point.covers_until)),
+        ("p", instant_word(point.probable_until)),
         ("b", point.base_id),
         ("x", flags or None),
-        ("n", _base_36(point.size_bytes)),
+        ("n", base_36(point.size_bytes)),
     ]
     body = "_".join([point.id, *(letter + value for letter, value in fields if value is not None)])
-    name = f"{body}_h{_checksum(body)}{SUFFIX}"
+    name = f"{body}_h{name_checksum(body)}{SUFFIX}"
     if len(name) > MAX_SEGMENT_BYTES:
         raise ValueError(f"the name of recovery point {point.id} is too long: {name}")
     return name
@@ -127,7 +133,7 @@ def _parse(name: str) -> tuple[Point, bool]:
     body, mark, checksum = name.removesuffix(SUFFIX).rpartition("_h")
     if not mark or not name.endswith(SUFFIX):
         raise ValueError("it has no checksum")
-    if _checksum(body) != checksum:
+    if name_checksum(body) != checksum:
         raise ValueError("its checksum does not match")
     point_id, *parts = body.split("_")
     fields: dict[str, str] = {}
@@ -145,15 +151,15 @@ def _parse(name: str) -> tuple[Point, bool]:
     point = Point(
         id=point_id,
         type=_TYPES_BY_LETTER[fields["t"]],
-        lineage=_lineage(fields["l"]),
-        first_lineage=_lineage(fields["k"]) if "k" in fields else None,
+        lineage=lineage_of_word(fields["l"]),
+        first_lineage=lineage_of_word(fields["k"]) if "k" in fields else None,
         first_lsn=int(fields["a"], 16),
         last_lsn=int(fields["z"], 16),
-        started_at=_instant(fields["s"]),
-        finished_at=_instant(fields["f"]),
-        reachable_from=_instant(fields["r"]) if "r" in fields else None,
-        covers_until=_instant(fields["c"]) if "c" in fields else None,
-        probable_until=_instant(fields["p"]) if "p" in fields else None,
+        started_at=instant_of_word(fields["s"]),
+        finished_at=instant_of_word(fields["f"]),
+        reachable_from=instant_of_word(fields["r"]) if "r" in fields else None,
+        covers_until=instant_of_word(fields["c"]) if "c" in fields else None,
+        probable_until=instant_of_word(fields["p"]) if "p" in fields else None,
         base_id=fields.get("b"),
         is_copy_only="c" in flags,
         has_bulk_logged="b" in flags,
@@ -180,12 +186,14 @@ def _check(point: Point) -> None:
         raise ValueError("its size is negative")
 
 
-def _checksum(body: str) -> str:
+def name_checksum(body: str) -> str:
+    """The CRC-32 with which a name ends, over all before it."""
     # A CRC finds every burst of up to 32 flipped bits, which a cut-off hash only makes unlikely.
     return f"{zlib.crc32(body.encode('utf-8', 'surrogateescape')):08x}"
 
 
-def _lineage_text(lineage: str) -> str:
+def lineage_word(lineage: str) -> str:
+    """A lineage as names write it. ValueError when it cannot be written."""
     if _NUMBER.fullmatch(lineage) and len(lineage) <= 20:
         return f"n{lineage}"
     if _GUID.fullmatch(lineage):
@@ -195,7 +203,8 @@ def _lineage_text(lineage: str) -> str:
     raise ValueError(f"the lineage {lineage!r} cannot be written in a name")
 
 
-def _lineage(text: str) -> str:
+def lineage_of_word(text: str) -> str:
+    """The reverse of ``lineage_word``. ValueError."""
     kind, value = text[0], text[1:]
     if kind == "g" and len(value) == 32:
         return "-".join((value[:8], value[8:12], value[12:16], value[16:20], value[20:]))
@@ -204,19 +213,22 @@ def _lineage(text: str) -> str:
     raise ValueError(f"the lineage {text!r} is malformed")
 
 
-def _instant_text(instant: datetime | None) -> str | None:
+def instant_word(instant: datetime | None) -> str | None:
+    """Microseconds since 1970 in base 36; None for None."""
     if instant is None:
         return None
     if instant.tzinfo is None:
         raise ValueError("an instant without a zone cannot be written in a name")
-    return _base_36((instant - _EPOCH) // _MICROSECOND)
+    return base_36((instant - _EPOCH) // _MICROSECOND)
 
 
-def _instant(text: str) -> datetime:
+def instant_of_word(text: str) -> datetime:
+    """The reverse of ``instant_word``. ValueError, OverflowError."""
     return _EPOCH + timedelta(microseconds=int(text, 36))
 
 
-def _base_36(number: int) -> str:
+def base_36(number: int) -> str:
+    """A number from 0 as names write it."""
     if number < 0:
         raise ValueError("a negative number cannot be written in a name")
     digits = ""

@@ -6,9 +6,12 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Collection
+from bisect import bisect_right
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from itertools import groupby
+from typing import Any
 
 from sqlbak.errors import (
     ObjectDamaged,
@@ -17,7 +20,7 @@ from sqlbak.errors import (
     VaultMissing,
     VaultUnusable,
 )
-from sqlbak.model import Catalog, EngineName, Item, Point
+from sqlbak.model import Catalog, EngineName, Item, Point, PointType, ShippedLog
 from sqlbak.vault.documents import Fields, decode, encode, instant_text
 from sqlbak.vault.items import (
     ItemRecord,
@@ -33,6 +36,7 @@ from sqlbak.vault.manifest import Manifest, decode_manifest
 from sqlbak.vault.names import begins_as_name, parse_name
 from sqlbak.vault.payload_reader import PayloadReader
 from sqlbak.vault.store import ObjectStore
+from sqlbak.vault.tail import STREAM, TailSource, list_tail, read_piece
 
 __all__ = ["FORMAT", "REDUNDANCIES", "Vault", "create_vault", "open_vault"]
 
@@ -132,8 +136,19 @@ class Vault:
         return points
 
     def catalog(self, item: Item) -> Catalog:
-        """All that the planner needs, from two listings."""
-        return Catalog(item.name, tuple(self.points(item.id)), list_forks(self.store, item.id))
+        """All that the planner needs, from three listings."""
+        # Shipped log is listed first: what is sealed and deleted meanwhile is in a point then.
+        tail = list_tail(self.store, item.id)
+        return Catalog(
+            item.name,
+            tuple(self.points(item.id)),
+            list_forks(self.store, item.id),
+            shipped=tail.pieces,
+            notes=tuple(
+                f"{key} is not the name of a piece of shipped log, and is not used"
+                for key in tail.unknown
+            ),
+        )
 
     def histories(self, item_id: str) -> dict[str, bytes]:
         """The engine's own record of each lineage that has one, by lineage."""
@@ -161,6 +176,76 @@ class Vault:
     def point_source(self, item_id: str, manifest: Manifest) -> PayloadReader:
         """The payload of one recovery point."""
         return PayloadReader(self.store, item_id, manifest.point.id, manifest.payload)
+
+    def tail_steps(
+        self, item_id: str, step: Point, pieces: Sequence[ShippedLog]
+    ) -> list[tuple[Point, Mapping[str, Any], TailSource]]:
+        """What a plan's last step of shipped log consists of: ``step`` cut wherever the engine's
+        facts change, with those facts and the payload. There is one even when it is empty."""
+        cut: list[tuple[Point, Mapping[str, Any], TailSource]] = []
+        position = step.first_lsn
+        groups = [list(group) for _, group in groupby(pieces, key=lambda piece: piece.facts_id)]
+        for group in groups or [[]]:
+            source = TailSource(
+                self.store,
+                item_id,
+                group,
+                first_lsn=position,
+                sealed=lambda *where: self.sealed_log(item_id, *where),
+            )
+            point = replace(
+                step,
+                id=f"{step.id}.{len(cut)}" if len(groups) > 1 else step.id,
+                first_lsn=position,
+                last_lsn=source.last_lsn,
+            )
+            cut.append((point, self._tail_facts(item_id, step, group), source))
+            position = source.last_lsn
+        return cut
+
+    def _tail_facts(
+        self, item_id: str, step: Point, group: Sequence[ShippedLog]
+    ) -> Mapping[str, Any]:
+        for piece in group:
+            try:
+                return read_piece(self.store, item_id, piece).facts
+            except ObjectNotFound:
+                continue  # sealed meanwhile, as the others may be
+        points = [
+            point
+            for point in self.points(item_id)
+            if point.lineage == step.lineage and point.type is not PointType.DIFFERENTIAL
+        ]
+        # No piece is left, or there never was one: a recovery point beside them has the same.
+        near = min(points, key=lambda point: abs(point.last_lsn - step.last_lsn), default=None)
+        return {} if near is None else self.manifest(item_id, near.id).facts or {}
+
+    def sealed_log(self, item_id: str, lineage: str, first: int, last: int) -> bytes:
+        """The raw log ``[first, last)`` from log backups. ObjectNotFound when they do not hold all
+        of it."""
+        found = bytearray()
+        logs = [
+            point
+            for point in self.points(item_id)
+            if point.type is PointType.LOG and point.lineage == lineage
+        ]
+        while (position := first + len(found)) < last:
+            log = next((log for log in logs if log.first_lsn <= position < log.last_lsn), None)
+            if log is None:
+                raise ObjectNotFound(
+                    f"the log {position}..{last} of lineage {lineage}",
+                    hint="it was shipped and is gone: plan again",
+                )
+            end = min(last, log.last_lsn) - log.first_lsn
+            source = self.point_source(item_id, self.manifest(item_id, log.id))
+            starts = source.frame_starts(STREAM)
+            for index in range(bisect_right(starts, position - log.first_lsn) - 1, len(starts)):
+                at = first + len(found) - log.first_lsn
+                if at >= end:
+                    break
+                frame = source.read_frame(STREAM, index)
+                found += frame[at - starts[index] : end - starts[index]]
+        return bytes(found)
 
     def _known(self, ids: list[str]) -> list[ItemRecord]:
         records = []

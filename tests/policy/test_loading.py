@@ -420,3 +420,38 @@ policies:
     assert configuration.policies["bronze"].timezone == "Europe/Berlin"
     assert str(configuration.policies["bronze"].retention.full) == "60d"
     assert str(configuration.policies["bronze"].retention.log) == "15d"
+
+
+CONTINUOUS = WHOLE.replace("log: 15m", "log: 15m\n    log_shipping: continuous")
+
+
+def test_continuous_shipping_proves_an_instant_every_five_seconds_unless_said(
+    tmp_path: Path,
+) -> None:
+    def interval(text: str) -> int | None:
+        return load(tmp_path, text).configuration.policies["gold"].shipping_interval_seconds
+
+    assert interval(WHOLE) is None
+    assert interval(CONTINUOUS) == 5
+    for seconds in (1, 60):
+        line = f"continuous\n    log_shipping_interval: {seconds}"
+        assert interval(CONTINUOUS.replace("continuous", line)) == seconds
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("log: 15m\n    ", "", "there are none; write log: 15m"),
+        ("log_shipping: continuous", "log_shipping_interval: 5", "write log_shipping: continuous"),
+        ("continuous", "always", "policies.gold.log_shipping"),
+        ("continuous", "continuous\n    log_shipping_interval: 0", "log_shipping_interval"),
+        ("continuous", "continuous\n    log_shipping_interval: 61", "log_shipping_interval"),
+        ("continuous", "continuous\n    log_shipping_interval: 5s", "log_shipping_interval"),
+    ],
+)
+def test_shipping_that_means_nothing_is_refused(
+    tmp_path: Path, old: str, new: str, message: str
+) -> None:
+    assert old in CONTINUOUS
+    (problem,) = problems(tmp_path, CONTINUOUS.replace(old, new, 1))
+    assert message in problem

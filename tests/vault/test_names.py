@@ -81,7 +81,7 @@ def test_a_flipped_bit_in_a_name_is_found(point: Point, data: st.DataObject) -> 
 
 def test_a_later_versions_letters_are_passed_over() -> None:
     body = format_name(POINT).rpartition("_h")[0] + "_qsomething"
-    assert parse_name(f"{body}_h{names._checksum(body)}.json") == POINT
+    assert parse_name(f"{body}_h{names.name_checksum(body)}.json") == POINT
 
 
 @pytest.mark.parametrize(
@@ -96,14 +96,14 @@ def test_a_later_versions_letters_are_passed_over() -> None:
 def test_another_spelling_is_refused_even_with_a_right_checksum(ours: str, other: str) -> None:
     body = format_name(POINT).rpartition("_h")[0].replace(ours, other)
     with pytest.raises(ObjectDamaged):
-        parse_name(f"{body}_h{names._checksum(body)}.json")
+        parse_name(f"{body}_h{names.name_checksum(body)}.json")
 
 
 @pytest.mark.parametrize("flags", ["q", "bc", "cbq"])
 def test_flags_that_are_unknown_are_refused_since_they_may_matter(flags: str) -> None:
     body = format_name(POINT).rpartition("_h")[0] + f"_x{flags}"
     with pytest.raises(ObjectDamaged, match="flags"):
-        parse_name(f"{body}_h{names._checksum(body)}.json")
+        parse_name(f"{body}_h{names.name_checksum(body)}.json")
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
-from sqlbak.engines.port import BackupResult, DifferentialBase, Inspection, PayloadSink
+from sqlbak.engines.port import (
+    BackupResult,
+    DifferentialBase,
+    Inspection,
+    PayloadSink,
+    Shipment,
+)
 from sqlbak.engines.postgres.connection import ReplicationConnection, SqlConnection
 from sqlbak.engines.postgres.differentialbackup import take_differential
 from sqlbak.engines.postgres.dsn import ConnectionString
@@ -13,6 +20,7 @@ from sqlbak.engines.postgres.fullbackup import take_full
 from sqlbak.engines.postgres.identity import identify, read_histories, require_identity
 from sqlbak.engines.postgres.inspection import inspect_server
 from sqlbak.engines.postgres.logbackup import require_descent, take_log
+from sqlbak.engines.postgres.shipping import is_known_log, open_shipment
 from sqlbak.engines.postgres.slot import (
     SlotState,
     advance_slot,
@@ -119,6 +127,29 @@ class PostgresEngine:
             progress=progress,
             stop=stop,
         )
+
+    def ship(
+        self,
+        since: LogPosition,
+        *,
+        since_facts: Mapping[str, Any] | None,
+        interval_seconds: float,
+        stop: StopSignal,
+    ) -> AbstractContextManager[Shipment]:
+        """The log from ``since`` on, while it is written. Needs one WAL sender and one session."""
+        return open_shipment(
+            self._target,
+            since=since,
+            since_facts=since_facts,
+            slot_name=self._slot_name,
+            system_identifier=self._system_identifier,
+            interval_seconds=interval_seconds,
+            stop=stop,
+        )
+
+    def is_same_log(self, position: LogPosition, facts: Mapping[str, Any]) -> bool | None:
+        """Whether the server's log up to ``position`` is the one known by ``facts``."""
+        return is_known_log(self._target, position, facts, NEVER.check)
 
     def slot(self) -> SlotState | None:
         """The permanent slot as it is now; None if there is none."""

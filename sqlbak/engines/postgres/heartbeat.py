@@ -14,7 +14,7 @@ from sqlbak.engines.postgres.connection import SqlConnection
 from sqlbak.engines.postgres.timelines import parse_lsn
 from sqlbak.errors import BackupFailed
 
-__all__ = ["Cut", "read_clock", "take_cut"]
+__all__ = ["Cut", "read_clock", "take_cut", "write_heartbeat"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,16 @@ def read_clock(session: SqlConnection) -> datetime:
     """The server's clock, in UTC."""
     now: datetime = session.value("SELECT clock_timestamp()", doing="reading the server's clock")
     return now.astimezone(UTC)
+
+
+def write_heartbeat(session: SqlConnection) -> None:
+    """Commit a transaction of our own, flushed when this returns, and with it all log before it."""
+    with session.transaction(doing="writing the heartbeat transaction"):
+        session.execute("SET LOCAL synchronous_commit = local", doing="writing the heartbeat")
+        session.execute(
+            "SELECT pg_logical_emit_message(true, 'sqlbak', 'heartbeat')",
+            doing="writing the heartbeat",
+        )
 
 
 def take_cut(session: SqlConnection) -> Cut:

@@ -30,7 +30,7 @@ from sqlbak.model import LogPosition, PointType
 from sqlbak.progress import Progress
 from sqlbak.stopping import StopSignal
 
-__all__ = ["require_descent", "take_log"]
+__all__ = ["require_descent", "require_log_held", "take_log"]
 
 _FULL_HEALS = "take a full backup; it starts a new chain"
 
@@ -67,7 +67,7 @@ def take_log(
             )
             histories = read_histories(connection, identity.timeline, stop.check)
             require_descent(since, identity, histories)
-            _require_log_held(read_slot(session, slot_name), slot_name, since)
+            require_log_held(read_slot(session, slot_name), slot_name, since)
             facts = read_facts(session, identity, settings)
             left_at = histories.line.left_at(int(since.lineage))
             if left_at is None:
@@ -130,7 +130,7 @@ def require_descent(position: LogPosition, identity: SystemIdentity, histories: 
         )
 
 
-def _require_log_held(slot: SlotState | None, name: str, since: LogPosition) -> None:
+def require_log_held(slot: SlotState | None, name: str, since: LogPosition) -> None:
     """LogChainBroken unless the slot still makes the server keep the log from ``since`` on."""
     if slot is None:
         raise LogChainBroken(

@@ -16,7 +16,7 @@ from typing import Any
 from sqlbak.engines.postgres.timelines import format_lsn, segment_start
 from sqlbak.errors import LogRewritten
 
-__all__ = ["LogTail", "TailKeeper", "without_tail"]
+__all__ = ["LogTail", "TailKeeper", "another_log", "is_tail", "without_tail"]
 
 _TAIL_BYTES = 4096
 
@@ -68,6 +68,20 @@ class TailKeeper:
         return LogTail(end - size, end, digest)
 
 
+def another_log(tail: LogTail) -> LogRewritten:
+    """The error for a server whose log is not the one that is known."""
+    return LogRewritten(
+        f"the server's log before {format_lsn(tail.last_lsn)} is not the log in the"
+        " vault: the cluster was put back to an older copy and written on since",
+        hint="take a full backup; it starts a new chain",
+    )
+
+
+def is_tail(data: bytes, tail: LogTail) -> bool:
+    """Whether ``data``, the log of the tail's range, is the log that is known."""
+    return hashlib.sha256(data).hexdigest() == tail.sha256
+
+
 def without_tail(chunks: Iterable[memoryview], tail: LogTail) -> Iterator[memoryview]:
     """The chunks of a stream that begins at ``tail.first_lsn``, from ``tail.last_lsn`` on.
     LogRewritten, before the first of them, if what comes before is not the log we know."""
@@ -82,10 +96,6 @@ def without_tail(chunks: Iterable[memoryview], tail: LogTail) -> Iterator[memory
         missing -= len(chunk) - len(rest)
         if missing == 0:
             if digest.hexdigest() != tail.sha256:
-                raise LogRewritten(
-                    f"the server's log before {format_lsn(tail.last_lsn)} is not the log in the"
-                    " vault: the cluster was put back to an older copy and written on since",
-                    hint="take a full backup; it starts a new chain",
-                )
+                raise another_log(tail)
             if rest:
                 yield rest

@@ -87,6 +87,9 @@ class WalStream:
 
     ``reports_flush``: tell the server that what we have may be discarded (for a slot that only
     lives as long as this session). Otherwise nothing is promised.
+    ``reports_written``: tell it what we have received, so that a shutdown, which waits for that
+    (WalSndDone in walsender.c), does not wait for us. With no flush reported we are never taken
+    for a synchronous standby (SyncRepGetCandidateStandbys in syncrep.c).
     """
 
     def __init__(
@@ -97,12 +100,14 @@ class WalStream:
         start: int,
         end: int | None = None,
         reports_flush: bool = False,
+        reports_written: bool = False,
     ) -> None:
         self._connection = connection
         self._timeline = timeline
         self._start = start
         self._cutter = WalCutter(start, end)
         self._reports_flush = reports_flush
+        self._reports_written = reports_written or reports_flush
         self._chunks: queue.Queue[memoryview | None] = queue.Queue(_QUEUE_CHUNKS)
         self._is_abandoned = threading.Event()
         self._failure: BaseException | None = None
@@ -149,6 +154,17 @@ class WalStream:
             yield chunk
         if self._failure is not None:
             raise self._failure
+
+    def next_chunk(self, timeout_seconds: float) -> memoryview | None:
+        """The next log bytes; None when none came in that time. For a stream without an end:
+        raises what ended it."""
+        try:
+            chunk = self._chunks.get(timeout=timeout_seconds)
+        except queue.Empty:
+            return None
+        if chunk is None:
+            raise self._failure or BackupFailed("the log stream has ended")
+        return chunk
 
     def _receive(self) -> None:
         try:
@@ -202,11 +218,10 @@ class WalStream:
                 f"the server has sent neither log nor a sign of life for {silence:.0f} s",
                 hint="check the server and the network; the next run tries again",
             )
-        reported = self.position if self._reports_flush else 0
         self._connection.send_copy(
             standby_status(
-                written=reported,
-                flushed=reported,
+                written=self.position if self._reports_written else 0,
+                flushed=self.position if self._reports_flush else 0,
                 now=datetime.now(UTC),
                 wants_reply=silence > _ASK_AFTER_SECONDS,
             )

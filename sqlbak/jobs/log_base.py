@@ -1,0 +1,44 @@
+"""The recovery point that an item's log goes on from, with the facts by which it is known again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlbak.errors import ObjectDamaged, ObjectNotFound
+from sqlbak.jobs.log_chain import next_log_start
+from sqlbak.model import LogPosition, Point
+from sqlbak.vault.vault import Vault
+
+__all__ = ["LogBase", "find_log_base"]
+
+
+@dataclass(frozen=True, slots=True)
+class LogBase:
+    """``facts`` are those of the point's manifest."""
+
+    point: Point
+    facts: Mapping[str, Any]
+
+    @property
+    def position(self) -> LogPosition:
+        """Where the log goes on."""
+        return self.point.position
+
+
+def find_log_base(
+    vault: Vault, item_id: str, oldest: LogPosition | None, notes: list[str]
+) -> LogBase | None:
+    """Where the log goes on, by ``next_log_start``; None when only a full can. A point whose
+    manifest is damaged carries no further log, as none of it could ever be restored: ``notes``
+    gets a sentence about it."""
+    candidates = vault.points(item_id)
+    while (start := next_log_start(candidates, oldest)) is not None:
+        point = next(one for one in candidates if one.position == start)
+        try:
+            return LogBase(point, vault.manifest(item_id, point.id).facts or {})
+        except (ObjectDamaged, ObjectNotFound) as error:
+            notes.append(f"no log can continue {point.id}: {error.message}")
+            candidates.remove(point)
+    return None
