@@ -4,6 +4,7 @@ and networks do to it."""
 from __future__ import annotations
 
 import dataclasses
+import signal
 import time
 from collections.abc import Iterator
 from datetime import datetime
@@ -154,6 +155,22 @@ def test_an_endpoint_that_nobody_listens_on_is_one_error(
     assert error["code"] == "store_unreachable"
     assert "127.0.0.1:9" in error["message"]
     assert error["hint"]
+
+
+def test_a_backup_that_waits_for_its_store_can_be_interrupted(
+    moto: S3Server, cluster: Cluster, tmp_path: Path
+) -> None:
+    with faulty_proxy(moto.endpoint) as proxy:
+        here = s3_site(tmp_path, cluster.dsn(), moto, endpoint=proxy.endpoint)
+        proxy.faults[:] = [Fault("*", "answer", 500, times=10_000)]
+        process = here.site.start("backup", "orders", "--type", "full", "--json")
+        while not proxy.asked:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+        assert len(proxy.asked) < 8  # it did not go on to the end of its attempts
+        error = described(Answer(process.returncode, out, err), 130)
+        assert error["code"] == "interrupted"
 
 
 FAULTS = {

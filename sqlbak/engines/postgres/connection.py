@@ -51,7 +51,20 @@ def _open(
             prepare_threshold=None,
         )
     except psycopg.Error as problem:
-        return explain_connection_failure(str(problem), where=target.where, user=target.user)
+        said = _without_secrets(str(problem), parameters)
+        return explain_connection_failure(said, where=target.where, user=target.user)
+
+
+_SECRETS = ("password", "sslpassword", "oauth_client_secret")
+
+
+def _without_secrets(text: str, parameters: dict[str, str]) -> str:
+    """What libpq said: it repeats values that it cannot use, and one of them may be a password in
+    the wrong place."""
+    for name in _SECRETS:
+        if len(secret := parameters.get(name, "")) > 3:
+            text = text.replace(secret, "***")
+    return text
 
 
 class SqlConnection:
