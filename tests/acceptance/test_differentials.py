@@ -207,3 +207,33 @@ def test_without_log_backups_the_server_lets_log_go_after_each_differential(
         )
     ]
     assert name.startswith("sqlbak")
+
+
+@pytest.mark.soak
+def test_a_table_of_several_segments_is_restored_from_a_small_differential(
+    tmp_path: Path, place: Path
+) -> None:
+    settings = {"track_commit_timestamp": "on", "max_wal_size": "8GB"}
+    with running_cluster(available_majors()[-1], settings=settings) as cluster:
+        site = Site(tmp_path, cluster.dsn(), policy=POLICY)
+        cluster.execute(
+            "CREATE TABLE long AS SELECT n AS id, repeat(md5(n::text), 30) AS filler"
+            " FROM generate_series(1, 2400000) n"
+        )
+        cluster.execute("VACUUM (FREEZE) long")
+        path = cluster.execute("SELECT pg_relation_filepath('long')")[0][0]
+        assert (cluster.data_directory / f"{path}.2").exists()
+        full = site.backup("full")
+        cluster.execute("UPDATE long SET filler = 'x' WHERE id % 100000 = 0")
+        cluster.execute("DELETE FROM long WHERE id > 1300000")
+        size = "SELECT pg_relation_size('long') > 1400000000"
+        while cluster.execute(size)[0][0]:  # a session that just ends may keep pages from going
+            cluster.execute("VACUUM (TRUNCATE) long")
+        differential = site.backup("differential")
+        assert differential["size_bytes"] < full["size_bytes"] / 4
+        expected = cluster.execute("SELECT count(*), sum(hashtext(t::text)::bigint) FROM long t")
+        answer = site.restore(differential["covers_until"], place, "--start")
+        assert answer.ok()["proven"]
+        with left_running(cluster, place) as running:
+            found = running.execute("SELECT count(*), sum(hashtext(t::text)::bigint) FROM long t")
+            assert found == expected
