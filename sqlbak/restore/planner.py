@@ -194,15 +194,16 @@ def _to_position(path: Path, lsn: int, rules: ChainRules) -> Chain | None:
     begins before it; nothing can stop inside a bulk-logged log."""
     bases = [base for base in path.bases if base.position <= lsn]
     ends = {base.position for base in bases if base.position == lsn}
-    ends |= {
-        log.end
-        for log in path.logs
-        if log.start < lsn <= log.end and (log.end == lsn or not log.point.has_bulk_logged)
-    }
+    # A bulk-logged log around the position is of no use, not even as another way to the same end.
+    logs_to_stop_in = tuple(
+        log for log in path.logs if not (log.point.has_bulk_logged and log.start < lsn < log.end)
+    )
+    ends |= {log.end for log in logs_to_stop_in if log.start < lsn <= log.end}
+    stoppable = replace(path, logs=logs_to_stop_in)
     arrivals = [
         (arrival.key, end, arrival)
         for end in sorted(ends)
-        if (arrival := chain_to_position(path, bases, end, rules, to=None)) is not None
+        if (arrival := chain_to_position(stoppable, bases, end, rules, to=None)) is not None
     ]
     if not arrivals:
         return None
