@@ -16,7 +16,7 @@ from tests.engines.postgres.clusters import available_majors, running_cluster, s
 
 pytestmark = pytest.mark.postgres
 
-SLOTS = 4
+SLOTS = 3
 SLOT_SECONDS = 1.0
 
 
