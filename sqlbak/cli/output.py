@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlbak.errors import ConfigurationInvalid, Refused, SqlbakError
 
-__all__ = ["Output", "instant", "lsn_text", "point_document", "size_text"]
+__all__ = ["Output", "instant", "point_document", "size_text"]
 
 
 def instant(value: datetime | None) -> str | None:
@@ -99,8 +99,3 @@ def point_document(item: str, point: Any) -> dict[str, Any]:
         "base": point.base_id,
         "size_bytes": point.size_bytes,
     }
-
-
-def lsn_text(lsn: int) -> str:
-    """A PostgreSQL log position as PostgreSQL writes it."""
-    return f"{lsn >> 32:X}/{lsn & 0xFFFFFFFF:X}"

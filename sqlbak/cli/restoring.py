@@ -12,11 +12,12 @@ from typing import Annotated
 
 import typer
 
-from sqlbak.cli.output import instant, lsn_text
+from sqlbak.cli.output import instant
 from sqlbak.cli.progress import progress_for
 from sqlbak.cli.session import AsJson, Config, FromFolder, Item, PgBin, Quiet, session
 from sqlbak.cli.signals import stop_on_signals
 from sqlbak.engines.port import RestoreTarget
+from sqlbak.engines.postgres.timelines import format_lsn
 from sqlbak.errors import UsageError
 from sqlbak.restore.downloaded import DownloadedItem
 from sqlbak.restore.executor import Stock, restore_item
@@ -108,12 +109,12 @@ def restore(
         here.output.note(f"note: {note}")
     asked = instant(restored.plan.stop_at) or "the end of the chain"
     if restored.plan.stop_lsn is not None:
-        asked = f"log position {lsn_text(restored.plan.stop_lsn)}"
+        asked = f"log position {format_lsn(restored.plan.stop_lsn)}"
     here.output.text(f"restored {restored.item.name} as of {asked} into {outcome.directory}")
     if outcome.proven and outcome.reached is not None:
         here.output.text(
             f"proven: last commit at {instant(outcome.last_commit_at) or 'none'}, "
-            f"log position {lsn_text(outcome.reached.lsn)} on timeline {outcome.reached.lineage}"
+            f"log position {format_lsn(outcome.reached.lsn)} on timeline {outcome.reached.lineage}"
         )
     if outcome.connection is not None:
         here.output.text(f"connect with: psql {shlex.quote(outcome.connection)}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sqlbak.errors import ConfigurationInvalid, UsageError
 from sqlbak.policy.loading import LoadedConfiguration, load_configuration
 
 __all__ = ["ConfigurationWatch"]
@@ -49,6 +48,3 @@ class ConfigurationWatch:
                 continue  # loading says it better
             found.append((str(file), status.st_mtime_ns, status.st_size, status.st_ino))
         return tuple(found)
-
-
-BAD_CONFIGURATION = (ConfigurationInvalid, UsageError)
