@@ -1,0 +1,1 @@
+"""Being watched: status, metrics, events and the notices that are sent about them."""
