@@ -49,6 +49,7 @@ Errors travel up as exceptions and are printed or logged once, at the edge.
     |   +-- RestoreNotProven
     +-- ProtectionAtRisk                exit 4
     +-- Interrupted                     exit 130
+        +-- Cancelled
 """
 
 from __future__ import annotations
@@ -61,6 +62,7 @@ __all__ = [
     "AccessDenied",
     "BackupFailed",
     "BaseUnusable",
+    "Cancelled",
     "ConfigurationInvalid",
     "EngineError",
     "FeatureUnsupported",
@@ -445,3 +447,10 @@ class Interrupted(SqlbakError):
 
     def __init__(self, message: str = "interrupted") -> None:
         super().__init__(message)
+
+
+class Cancelled(Interrupted):
+    """Somebody asked this very job to end, from any machine. It is not to be tried again by itself
+    before its next slot."""
+
+    code = "cancelled"

@@ -247,6 +247,17 @@ class Fleet:
             raise UnknownName("item", name, sorted(known))
         return wanted
 
+    def vault_names(self) -> tuple[str, ...]:
+        """The names of the configured vaults, sorted."""
+        return tuple(sorted(self._configuration.vaults))
+
+    def existing_vault(self, vault_name: str) -> Vault | None:
+        """A configured vault, never made here; None when nothing was ever backed up there."""
+        try:
+            return self._open(vault_name, is_made=False)
+        except VaultMissing:
+            return None
+
     def _stored_in(self, vault: Vault, name: str) -> list[StoredItem]:
         return [StoredItem(vault, item) for item in vault.items() if item.name == name]
 

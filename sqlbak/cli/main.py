@@ -18,6 +18,7 @@ from sqlbak.cli import (
     backing_up,
     demonstrating,
     inspecting,
+    jobs,
     listing,
     planning,
     restoring,
@@ -46,6 +47,7 @@ app.command("ship")(shipping.ship)
 app.command("backup")(backing_up.backup)
 app.command("list")(listing.list_points)
 app.command("windows")(listing.list_windows)
+app.command("jobs")(jobs.jobs)
 app.command("plan")(planning.plan_restore)
 app.command("restore")(restoring.restore)
 app.command("inspect")(inspecting.inspect)

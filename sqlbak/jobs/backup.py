@@ -29,6 +29,7 @@ from sqlbak.fleet import Fleet, instance_of
 from sqlbak.jobs.differential_base import ahead_of, open_base
 from sqlbak.jobs.log_base import find_log_base
 from sqlbak.jobs.log_chain import next_log_start
+from sqlbak.jobs.pulse import Pulse
 from sqlbak.jobs.sealing import require_same_log, seal
 from sqlbak.model import Item, LogPosition, Point, PointType
 from sqlbak.policy.calendar import Slot
@@ -41,6 +42,7 @@ from sqlbak.vault.point_writer import PointWriter
 from sqlbak.vault.running import RunningRecord
 from sqlbak.vault.sweep import sweep
 from sqlbak.vault.vault import Vault
+from sqlbak.vault.work_progress import CountedProgress
 
 __all__ = ["BackupOutcome", "back_up"]
 
@@ -68,7 +70,7 @@ class _Run:
     item: Item
     slot: Slot | None
     is_copy_only: bool
-    progress: Progress
+    progress: CountedProgress
     stop: StopSignal
     now: Callable[[], datetime]
     notes: list[str] = field(default_factory=list)
@@ -111,25 +113,47 @@ def back_up(
         configured_names=fleet.configured_names(),
         now=now(),
     )
-    run = _Run(
-        fleet, engine, vault, fleet.leases(name), item, slot, is_copy_only, progress, stop, now
-    )
+    with stop.branch() as own_stop:
+        run = _Run(
+            fleet,
+            engine,
+            vault,
+            fleet.leases(name),
+            item,
+            slot,
+            is_copy_only,
+            CountedProgress(progress, now=now),
+            own_stop,
+            now,
+        )
+        return _backed_up(run, point_type, found.position, still_due, wait_seconds)
+
+
+def _backed_up(
+    run: _Run,
+    point_type: PointType,
+    position: LogPosition | None,
+    still_due: StillDue | None,
+    wait_seconds: float,
+) -> BackupOutcome:
+    """``position``: where the server's log ended when it was looked at."""
+    item = run.item
     # A full may take hours; logs go on meanwhile under a lease of their own.
     lease_name = f"{item.id}.{'log' if point_type is PointType.LOG else 'data'}"
     with run.leases.acquire(
         lease_name,
         purpose=f"{point_type.value} backup of {item.name}",
         wait_seconds=wait_seconds,
-        stop=stop,
+        stop=run.stop,
     ) as lease:
         _sweep(run)
-        points = tuple(vault.points(item.id))
+        points = tuple(run.vault.points(item.id))
         if still_due is not None and not still_due(points):
             return BackupOutcome(item, ())
         if point_type is PointType.LOG:
             made = _log_or_full(run, lease, points)
         elif point_type is PointType.DIFFERENTIAL:
-            made = (_differential_or_full(run, lease, points, found.position),)
+            made = (_differential_or_full(run, lease, points, position),)
         else:
             made = (_full(run, lease),)
     return BackupOutcome(run.item, made, tuple(run.notes))
@@ -311,6 +335,7 @@ def _take(
         pid=os.getpid(),
         lease=lease.name,
         grant=lease.grant,
+        type=point_type.value,
     )
     slot = None if run.slot is None else run.slot.instant
 
@@ -334,8 +359,9 @@ def _take(
         )
 
     label = f"sqlbak {record.point_id}"
+    pulse = Pulse(run.vault.store, run.item.id, record, lease, run.progress, run.stop)
     try:
-        with PointWriter(run.vault.store, run.item, record, stop=run.stop) as writer:
+        with pulse, PointWriter(run.vault.store, run.item, record, stop=run.stop) as writer:
             result = stream(writer.sink, label)
             run.stop.check()
             point = writer.commit(
@@ -346,13 +372,14 @@ def _take(
                 label=label,
                 fence=lease.check,
             )
-    except SqlbakError as error:
+    except SqlbakError as failure:
+        error = pulse.told(failure)
         stopped = isinstance(error, Interrupted)
         try:
             note(JobOutcome.INTERRUPTED if stopped else JobOutcome.FAILED, error=error)
         except SqlbakError as second:
             error.add_note(f"the job record could not be written: {second}")
-        raise
+        raise error from failure.__cause__
     run.notes.extend(result.notes)
     note(JobOutcome.SUCCEEDED, point.id)
     return point, result.continues_on

@@ -16,7 +16,16 @@ from sqlbak.vault.documents import decode, encode, instant_text, put_once
 from sqlbak.vault.layout import JOB_ID, jobs_prefix
 from sqlbak.vault.store import ObjectStore
 
-__all__ = ["JobOutcome", "JobRecord", "list_jobs", "remove_jobs_before", "write_job"]
+__all__ = [
+    "JobName",
+    "JobOutcome",
+    "JobRecord",
+    "list_job_names",
+    "list_jobs",
+    "read_job",
+    "remove_jobs_before",
+    "write_job",
+]
 
 _LAST_SECOND = 9_999_999_999
 _NAME = re.compile(r"([0-9]{10})-[0-9]{8}T[0-9]{6}Z-([A-Za-z0-9-]+)\.json", re.ASCII)
@@ -56,6 +65,21 @@ class JobRecord:
     slot: datetime | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class JobName:
+    """What a listing tells of one run without reading its record.
+
+    Attributes:
+        key: of the record.
+        job_id: as in the record.
+        started_at: to the second, UTC.
+    """
+
+    key: str
+    job_id: str
+    started_at: datetime
+
+
 def write_job(store: ObjectStore, item_id: str, record: JobRecord) -> None:
     """Keep the record of a run that has ended."""
     if not JOB_ID.fullmatch(record.job_id):
@@ -79,6 +103,24 @@ def write_job(store: ObjectStore, item_id: str, record: JobRecord) -> None:
     put_once(store, jobs_prefix(item_id) + name, encode(document))
 
 
+def list_job_names(store: ObjectStore, item_id: str) -> Iterator[JobName]:
+    """All runs, newest first, from a listing that goes as far as it is read."""
+    prefix = jobs_prefix(item_id)
+    for info in store.list(prefix):
+        match = _match(info.key, prefix)
+        if match is not None:
+            started_at = datetime.fromtimestamp(_LAST_SECOND - int(match[1]), UTC)
+            yield JobName(info.key, match[2], started_at)
+
+
+def read_job(store: ObjectStore, name: JobName) -> JobRecord | None:
+    """One record; None when it was removed after the listing."""
+    try:
+        return _decode(name.key, store.get(name.key))
+    except ObjectNotFound:
+        return None
+
+
 def list_jobs(store: ObjectStore, item_id: str, *, limit: int) -> list[JobRecord]:
     """The newest ``limit`` runs, newest first (by the second in which they started)."""
     return list(islice(_jobs(store, item_id), limit))
@@ -99,14 +141,10 @@ def remove_jobs_before(store: ObjectStore, item_id: str, instant: datetime) -> i
 
 
 def _jobs(store: ObjectStore, item_id: str) -> Iterator[JobRecord]:
-    prefix = jobs_prefix(item_id)
-    for info in store.list(prefix):
-        if _match(info.key, prefix) is None:
-            continue
-        try:
-            yield _decode(info.key, store.get(info.key))
-        except ObjectNotFound:
-            continue  # removed after the listing
+    for name in list_job_names(store, item_id):
+        record = read_job(store, name)
+        if record is not None:
+            yield record
 
 
 def _match(key: str, prefix: str) -> re.Match[str] | None:

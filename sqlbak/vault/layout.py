@@ -16,6 +16,7 @@ __all__ = [
     "POINT_ID",
     "STREAM_NAME",
     "VAULT_KEY",
+    "cancel_key",
     "data_prefix",
     "item_index_key",
     "item_key",
@@ -113,6 +114,11 @@ def running_key(item_id: str, job_id: str) -> str:
 def verdict_key(item_id: str, job_id: str) -> str:
     """What was decided about the job's recovery point: commit or dead (vault/running.py)."""
     return f"items/{item_id}/running/{job_id}.verdict"
+
+
+def cancel_key(item_id: str, job_id: str) -> str:
+    """That somebody asked the running job to end (vault/running.py)."""
+    return f"items/{item_id}/running/{job_id}.cancel"
 
 
 def tail_prefix(item_id: str, lineage_word: str | None = None) -> str:

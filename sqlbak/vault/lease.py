@@ -34,6 +34,7 @@ from sqlbak.stopping import NEVER, StopSignal
 from sqlbak.vault.documents import decode, encode, instant_text
 from sqlbak.vault.layout import LEASES_PREFIX, lease_key
 from sqlbak.vault.store import ObjectStore
+from sqlbak.vault.work_progress import WorkProgress
 
 __all__ = ["TTL_SECONDS", "Lease", "LeaseRecord", "Leases"]
 
@@ -68,6 +69,7 @@ class LeaseRecord:
         acquired_at: since when, on the holder's clock; for showing only.
         ttl_seconds: how long it lives after a heartbeat.
         is_free: it was released.
+        progress: how far the work had come at that heartbeat; None: nothing is known.
     """
 
     name: str
@@ -79,6 +81,7 @@ class LeaseRecord:
     acquired_at: datetime
     ttl_seconds: float
     is_free: bool
+    progress: WorkProgress | None = None
 
     def encode(self) -> bytes:
         """The object's bytes."""
@@ -93,6 +96,7 @@ class LeaseRecord:
                 "acquired_at": instant_text(self.acquired_at),
                 "ttl_seconds": self.ttl_seconds,
                 "is_free": self.is_free,
+                "progress": None if self.progress is None else self.progress.document(),
             }
         )
 
@@ -110,6 +114,9 @@ class LeaseRecord:
             acquired_at=fields.instant("acquired_at"),
             ttl_seconds=fields.number("ttl_seconds"),
             is_free=fields.boolean("is_free"),
+            progress=None
+            if fields.is_null("progress")
+            else WorkProgress.read(fields.section("progress")),
         )
 
 
@@ -290,6 +297,7 @@ class Lease:
         self._clock = clock
         self._expires = begun + record.ttl_seconds
         self._lost: str | None = None
+        self._progress: Callable[[], WorkProgress | None] = _nothing_known
         self._lock = threading.Lock()
         self._renewing = threading.Lock()
         self._ended = threading.Event()
@@ -331,13 +339,21 @@ class Lease:
                     hint="nothing was committed; the next run starts anew",
                 )
 
+    def show(self, progress: Callable[[], WorkProgress | None]) -> None:
+        """From now on each heartbeat carries what ``progress`` answers, for other machines to see.
+        It is called in the thread of the heartbeat and must neither wait nor raise."""
+        with self._lock:
+            self._progress = progress
+
     def renew(self) -> None:
         """Send one heartbeat. LeaseLost when the lease is another's; errors of the store as they
         are, the lease then stays ours until its time is over."""
         with self._renewing:
             self.check()
             begun = self._clock()
-            wanted = replace(self._record, renewals=self._record.renewals + 1)
+            wanted = replace(
+                self._record, renewals=self._record.renewals + 1, progress=self._progress()
+            )
             try:
                 etag = self._store.replace(self._key, wanted.encode(), if_match=self._etag).etag
             except PreconditionFailed:
@@ -358,7 +374,7 @@ class Lease:
                 if self._lost is not None:
                     return
                 self._lost = "it was released"
-            free = replace(self._record, is_free=True)
+            free = replace(self._record, is_free=True, progress=None)
             try:
                 self._store.replace(self._key, free.encode(), if_match=self._etag)
             except (PreconditionFailed, StoreUnreachable):
@@ -399,6 +415,10 @@ class Lease:
             except SqlbakError:
                 # Tried again until the time is over; then check() tells.
                 wait = interval / 4
+
+
+def _nothing_known() -> WorkProgress | None:
+    return None
 
 
 def _held(record: LeaseRecord) -> LeaseHeld:

@@ -19,6 +19,9 @@ the verdict only after the record. A verdict put when the record is gone came af
 and means nothing; if S had rolled forward instead, the manifest is there, and J sees it. A
 verdict without its running record is therefore always refuse and can be deleted.
 
+Anybody who reaches the vault may ask J to end, by a third object that is written once. J looks for
+it now and then; it decides nothing, and whoever removes the running record removes it too.
+
 The one thing left to assume: no process sleeps between two of these calls for as long as a
 committed point lives (retention and soft delete together).
 """
@@ -26,14 +29,16 @@ committed point lives (retention and soft delete together).
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlbak.errors import ObjectNotFound
+from sqlbak.errors import ObjectNotFound, PreconditionFailed
 from sqlbak.vault.documents import decode, encode, instant_text, put_once, same_or_put
 from sqlbak.vault.layout import (
     JOB_ID,
     POINT_ID,
+    cancel_key,
     point_key,
     points_prefix,
     running_key,
@@ -45,14 +50,17 @@ from sqlbak.vault.manifest import decode_manifest
 from sqlbak.vault.store import ObjectStore
 
 __all__ = [
+    "Cancellation",
     "RunningRecord",
     "Verdict",
+    "ask_to_cancel",
     "has_manifest",
     "is_running",
     "list_running",
     "publish",
     "put_commit_verdict",
     "put_dead_verdict",
+    "read_cancellation",
     "remove_running",
     "write_running",
 ]
@@ -71,6 +79,7 @@ class RunningRecord:
         host, pid: where it runs, for people.
         lease: the name of the lease that it holds (vault/lease.py).
         grant: the id of that lease's grant: whoever holds another has outlived the job.
+        type: what the job does, as its job record will say it; None: an older version wrote it.
     """
 
     job_id: str
@@ -80,6 +89,15 @@ class RunningRecord:
     pid: int
     lease: str
     grant: str
+    type: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Cancellation:
+    """That somebody asked a running job to end: when, on their clock, and who, for people."""
+
+    asked_at: datetime
+    asked_by: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +121,7 @@ def write_running(store: ObjectStore, item_id: str, record: RunningRecord) -> No
         "pid": record.pid,
         "lease": record.lease,
         "grant": record.grant,
+        "type": record.type,
     }
     put_once(store, running_key(item_id, record.job_id), encode(document))
 
@@ -110,7 +129,7 @@ def write_running(store: ObjectStore, item_id: str, record: RunningRecord) -> No
 def remove_running(store: ObjectStore, item_id: str, job_id: str) -> None:
     """Forget the job: its point is committed or cleared away. The running record goes last, so
     that a crash in between leaves something that the sweep settles."""
-    store.delete([verdict_key(item_id, job_id)])
+    store.delete([verdict_key(item_id, job_id), cancel_key(item_id, job_id)])
     store.delete([running_key(item_id, job_id)])
 
 
@@ -123,27 +142,56 @@ def is_running(store: ObjectStore, item_id: str, job_id: str) -> bool:
     return True
 
 
+def ask_to_cancel(store: ObjectStore, item_id: str, job_id: str, wish: Cancellation) -> bool:
+    """Ask a running job to end; False when it has ended by now. Asking twice is as good as once."""
+    key = cancel_key(item_id, job_id)
+    document = {
+        "kind": "cancellation",
+        "asked_at": instant_text(wish.asked_at),
+        "asked_by": wish.asked_by,
+    }
+    if not is_running(store, item_id, job_id):
+        return False
+    with suppress(PreconditionFailed):
+        put_once(store, key, encode(document))
+    if is_running(store, item_id, job_id):
+        return True
+    # It ended between the two looks, and nobody else would come for this soon.
+    store.delete([key])
+    return False
+
+
+def read_cancellation(store: ObjectStore, item_id: str, job_id: str) -> Cancellation | None:
+    """Whether somebody asked the job to end; None: nobody did."""
+    key = cancel_key(item_id, job_id)
+    try:
+        fields = decode(key, store.get(key))
+    except ObjectNotFound:
+        return None
+    return Cancellation(fields.instant("asked_at"), fields.text("asked_by"))
+
+
 def list_running(store: ObjectStore, item_id: str) -> tuple[list[RunningRecord], list[str]]:
-    """All running records, and the job ids of verdicts that have none."""
+    """All running records, and the keys of verdicts and cancellations that have none."""
     prefix = running_prefix(item_id)
     records: dict[str, RunningRecord] = {}
     listed: set[str] = set()
-    judged: list[str] = []
+    beside: list[tuple[str, str]] = []
     for info in store.list(prefix):
         job_id, _, kind = info.key.removeprefix(prefix).rpartition(".")
-        if not JOB_ID.fullmatch(job_id) or kind not in ("json", "verdict"):
+        if not JOB_ID.fullmatch(job_id) or kind not in ("json", "verdict", "cancel"):
             continue  # somebody else's file
-        if kind == "verdict":
-            judged.append(job_id)
+        if kind != "json":
+            beside.append((job_id, info.key))
             continue
         listed.add(job_id)
         try:
             records[job_id] = _decode(info.key, store.get(info.key))
         except ObjectNotFound:
             continue  # the job ended after the listing
-    # A record is written hours before its verdict and never comes back, so a listing that shows
-    # a verdict alone was made after the record had gone.
-    return list(records.values()), [job_id for job_id in judged if job_id not in listed]
+    # A record is written long before what lies beside it and never comes back, so a listing that
+    # shows a verdict or a cancellation alone was made after the record had gone.
+    return list(records.values()), [key for job_id, key in beside if job_id not in listed]
 
 
 def put_commit_verdict(store: ObjectStore, item_id: str, job_id: str, manifest: bytes) -> Verdict:
@@ -187,6 +235,7 @@ def _decode(key: str, data: bytes) -> RunningRecord:
         pid=fields.integer("pid"),
         lease=fields.text("lease"),
         grant=fields.text("grant"),
+        type=fields.optional_text("type"),
     )
     if not POINT_ID.fullmatch(record.point_id):
         raise fields.wrong("point_id", "a point id")

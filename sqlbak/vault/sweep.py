@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 
 from sqlbak.vault.layout import (
     LEASES_PREFIX,
+    cancel_key,
     data_prefix,
     jobs_prefix,
     point_id_of_payload,
@@ -82,14 +83,14 @@ def sweep(
     # after its manifest is there: payload listed first whose record is not listed next has its
     # manifest listed last, or nobody cares for it.
     payload = _payload(store, item_id, report)
-    records, stale_verdicts = list_running(store, item_id)
+    records, stale_keys = list_running(store, item_id)
     for record in records:
         if is_live(record):
             report.live.append(record.job_id)
         else:
             _settle(store, item_id, record, now, report)
-    # A verdict without a running record is refuse, whatever it says.
-    store.delete([verdict_key(item_id, job_id) for job_id in stale_verdicts])
+    # A verdict or a cancellation without a running record is refuse, whatever it says.
+    store.delete(stale_keys)
     _remove_orphans(store, item_id, payload, {one.point_id for one in records}, now, report)
     if not report.live:
         store.sweep_unfinished(data_prefix(item_id), older_than=now - GRACE)
@@ -139,7 +140,7 @@ def _settle(
 def _remove_dead(store: ObjectStore, item_id: str, job_id: str) -> None:
     # Here the record goes first: while it is there, the verdict must keep the job from committing.
     store.delete([running_key(item_id, job_id)])
-    store.delete([verdict_key(item_id, job_id)])
+    store.delete([verdict_key(item_id, job_id), cancel_key(item_id, job_id)])
 
 
 def _remove_orphans(
