@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
 from zoneinfo import ZoneInfo
 
 from sqlbak.model import PointType
@@ -100,15 +101,29 @@ def _cron_slots(
     first = after.astimezone(zone).date() - _DAY
     last = until.astimezone(zone).date() + _DAY
     found: dict[datetime, Slot] = {}
-    for day in line.dates(first, last):
+    month = first.replace(day=1)
+    while month <= last:
+        # Skipped times and a real one that fall together make one slot: the last, real one.
+        found.update((s.instant, s) for s in _slots_of_month(line, zone, kind, month))
+        month = (month + 31 * _DAY).replace(day=1)
+    return [found[instant] for instant in sorted(found) if after < instant <= until]
+
+
+@lru_cache(maxsize=4096)
+def _slots_of_month(
+    line: CronLine, zone: ZoneInfo, kind: PointType, month: date
+) -> tuple[Slot, ...]:
+    """The slots of the days of one local month; of two that fall together the later stands last.
+    Kept, since a scheduler asks for the same ones every few seconds."""
+    found = []
+    for day in line.dates(month, (month + 31 * _DAY).replace(day=1) - _DAY):
         for at in line.times:
             wall = datetime.combine(day, at)
             happens = instants(wall, zone)
             instant = happens[0] if happens else end_of_gap(wall, zone)
-            # Skipped times and a real one that fall together make one slot: the last, real one.
             identity = f"{kind}@{wall.isoformat(timespec='minutes')}"
-            found[instant] = Slot(kind, instant, day, identity)
-    return [found[instant] for instant in sorted(found) if after < instant <= until]
+            found.append(Slot(kind, instant, day, identity))
+    return tuple(found)
 
 
 def _in_utc(instant: datetime) -> datetime:
