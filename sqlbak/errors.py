@@ -47,6 +47,7 @@ Errors travel up as exceptions and are printed or logged once, at the edge.
     |   +-- BackupFailed
     |   +-- RestoreFailed
     |   +-- RestoreNotProven
+    +-- HookFailed                      exit 1
     +-- ProtectionAtRisk                exit 4
     +-- Interrupted                     exit 130
         +-- Cancelled
@@ -66,6 +67,7 @@ __all__ = [
     "ConfigurationInvalid",
     "EngineError",
     "FeatureUnsupported",
+    "HookFailed",
     "InputUnreadable",
     "InstantAmbiguous",
     "InstantNonexistent",
@@ -430,6 +432,12 @@ class RestoreNotProven(RestoreFailed):
     """The server recovered, but not provably to the state asked for; it was not promoted."""
 
     code = "restore_not_proven"
+
+
+class HookFailed(SqlbakError):
+    """A program that the policy files want to run before or after a backup failed."""
+
+    code = "hook_failed"
 
 
 class ProtectionAtRisk(SqlbakError):

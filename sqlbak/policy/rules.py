@@ -19,9 +19,11 @@ from sqlbak.policy.cron import CronLine
 from sqlbak.policy.duration import Duration
 from sqlbak.policy.local_time import end_of_gap, instants
 from sqlbak.policy.problem import SettingProblem
+from sqlbak.policy.quiet_hours import QuietHours, leaves_time
 from sqlbak.policy.schema import Redundancy, Retention, SqlServerInstance, VaultSettings
 
 __all__ = [
+    "quiet_problems",
     "retention_problems",
     "schedule_problems",
     "shipping_problems",
@@ -161,6 +163,14 @@ def shipping_problems(keys: Collection[str]) -> list[SettingProblem]:
         message = "means nothing without continuous shipping; write log_shipping: continuous"
         problems.append(SettingProblem(("log_shipping_interval",), message))
     return problems
+
+
+def quiet_problems(spans: Sequence[QuietHours]) -> list[SettingProblem]:
+    """What is wrong with the quiet hours of a policy."""
+    if not spans or leaves_time(spans):
+        return []
+    message = "leave no minute of the week in which a full could start; write shorter spans"
+    return [SettingProblem(("quiet_hours",), message)]
 
 
 def retention_problems(spans: Mapping[str, Duration]) -> list[SettingProblem]:

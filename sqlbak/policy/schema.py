@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from sqlbak.model import DifferentialMethod
+from sqlbak.model import DifferentialMethod, PointType
 from sqlbak.policy.cron import CronLine
 from sqlbak.policy.duration import Duration
 from sqlbak.policy.settings import (
@@ -21,11 +21,14 @@ from sqlbak.policy.settings import (
     Dsn,
     Endpoint,
     FolderPath,
+    Program,
+    Quiet,
     Secret,
     SlotName,
     Span,
     Text,
     TimezoneName,
+    TransferRate,
     VaultUrl,
 )
 
@@ -36,6 +39,9 @@ __all__ = [
     "Delivery",
     "DiskDelivery",
     "Encryption",
+    "Hook",
+    "Hooks",
+    "InstanceLimits",
     "LogCadence",
     "Policy",
     "PostgresInstance",
@@ -43,6 +49,7 @@ __all__ = [
     "Retention",
     "S3Settings",
     "SqlServerInstance",
+    "VaultLimits",
     "VaultSettings",
     "default_policy",
 ]
@@ -133,6 +140,82 @@ class S3Settings(_Model):
     )
 
 
+class VaultLimits(_Model):
+    """How much one process may ask of a vault at once."""
+
+    jobs: int | None = Field(
+        default=None,
+        ge=1,
+        le=1000,
+        strict=True,
+        description="Backups at once into this vault. Not written: as many as `sqlbak run --jobs`.",
+        examples=[8],
+    )
+    bandwidth: TransferRate | None = Field(
+        default=None,
+        description="What all backups together may send to it. Not written: no limit.",
+        examples=["50MiB/s"],
+    )
+
+
+class InstanceLimits(_Model):
+    """How much one process may ask of an instance at once."""
+
+    jobs: int | None = Field(
+        default=None,
+        ge=1,
+        le=1000,
+        strict=True,
+        description="Backups at once of it. Not written: as many as `sqlbak run --jobs`.",
+        examples=[2],
+    )
+
+
+class Hook(_Model):
+    """A program that runs before or after each backup of an item."""
+
+    command: Program = Field(
+        description="The program's absolute path and its arguments; no shell reads it.",
+        examples=[["/usr/local/bin/before-backup", "orders"]],
+        json_schema_extra={"minItems": 1},
+    )
+    timeout: int = Field(
+        default=60,
+        ge=1,
+        le=3600,
+        strict=True,
+        description="Seconds after which it is ended, and counts as failed.",
+        examples=[60],
+    )
+    on_failure: Literal["stop", "continue"] = Field(
+        default="stop",
+        description="Of pre: whether the backup is taken when it failed. Of post: whether the "
+        "failure counts as one of the run.",
+        examples=["continue"],
+    )
+    types: tuple[PointType, ...] = Field(
+        default=tuple(PointType),
+        description="Before or after which backups. Not written: all.",
+        examples=[["full", "differential"]],
+        json_schema_extra={"minItems": 1},
+    )
+
+
+class Hooks(_Model):
+    """Programs around the backups of an instance's items."""
+
+    pre: Hook | None = Field(
+        default=None,
+        description="Runs before each backup.",
+        examples=[{"command": ["/usr/local/bin/before-backup"]}],
+    )
+    post: Hook | None = Field(
+        default=None,
+        description="Runs after each backup, whatever became of it and of pre.",
+        examples=[{"command": ["/usr/local/bin/after-backup"]}],
+    )
+
+
 class VaultSettings(_Model):
     """A vault: where recovery points live."""
 
@@ -163,6 +246,11 @@ class VaultSettings(_Model):
         default=None,
         description="How to reach the S3 server.",
         examples=[{"endpoint": "https://storage.example.com"}],
+    )
+    limits: VaultLimits = Field(
+        default=VaultLimits(),
+        description="How much one process may ask of it at once.",
+        examples=[{"jobs": 8, "bandwidth": "50MiB/s"}],
     )
 
 
@@ -241,6 +329,11 @@ class Policy(_Model):
         "continuous. Not written: 5.",
         examples=[5],
     )
+    quiet_hours: tuple[Quiet, ...] = Field(
+        default=(),
+        description="When no full and no differential starts, in the policy's zone; logs go on.",
+        examples=[["mon-fri 08:00-18:00"]],
+    )
     retention: Retention = Field(
         default=Retention(),
         description="How long recovery points are kept.",
@@ -288,6 +381,16 @@ class PostgresInstance(_Model):
         default=None,
         description="Folder of PostgreSQL's own programs, of the server's major version.",
         examples=["/usr/lib/postgresql/17/bin"],
+    )
+    limits: InstanceLimits = Field(
+        default=InstanceLimits(),
+        description="How much one process may ask of it at once.",
+        examples=[{"jobs": 2}],
+    )
+    hooks: Hooks = Field(
+        default=Hooks(),
+        description="Programs that run before and after each backup.",
+        examples=[{"pre": {"command": ["/usr/local/bin/before-backup"]}}],
     )
 
 
@@ -349,6 +452,16 @@ class SqlServerInstance(_Model):
         default=None,
         description="Name of its policy. Not written: the only policy there is, or DefaultPolicy.",
         examples=["gold"],
+    )
+    limits: InstanceLimits = Field(
+        default=InstanceLimits(),
+        description="How much one process may ask of it at once.",
+        examples=[{"jobs": 2}],
+    )
+    hooks: Hooks = Field(
+        default=Hooks(),
+        description="Programs that run before and after each backup.",
+        examples=[{"pre": {"command": ["/usr/local/bin/before-backup"]}}],
     )
 
 

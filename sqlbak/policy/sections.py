@@ -20,6 +20,7 @@ from sqlbak.policy.duration import Duration
 from sqlbak.policy.explanation import did_you_mean, explained
 from sqlbak.policy.problem import SettingProblem, quoted
 from sqlbak.policy.rules import (
+    quiet_problems,
     retention_problems,
     schedule_problems,
     shipping_problems,
@@ -36,7 +37,7 @@ from sqlbak.policy.schema import (
     VaultSettings,
     default_policy,
 )
-from sqlbak.policy.settings import Cron, Span, TimezoneName
+from sqlbak.policy.settings import Cron, Quiet, Span, TimezoneName
 from sqlbak.policy.unsupported import unsupported_settings
 from sqlbak.policy.yaml_document import YamlDocument
 
@@ -166,6 +167,7 @@ def _rule_problems(value: dict[str, Any]) -> list[SettingProblem]:
     differential = _readable(Cron, CronLine, value.get("differential"))
     zone = _readable(TimezoneName, str, value.get("timezone", "UTC"))
     retention = value.get("retention")
+    quiet = _readable(tuple[Quiet, ...], tuple, value.get("quiet_hours"))
     spans = {
         key: span
         for key in Retention.model_fields
@@ -176,6 +178,7 @@ def _rule_problems(value: dict[str, Any]) -> list[SettingProblem]:
         *schedule_problems(full, differential, ZoneInfo(zone or "UTC")),
         *retention_problems(spans),
         *shipping_problems(value.keys()),
+        *quiet_problems([] if quiet is None else list(quiet)),
     ]
 
 

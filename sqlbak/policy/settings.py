@@ -29,6 +29,8 @@ from pydantic import (
 from sqlbak.policy.cron import CronLine
 from sqlbak.policy.duration import Duration
 from sqlbak.policy.problem import quoted
+from sqlbak.policy.quiet_hours import QuietHours
+from sqlbak.policy.rate import Rate
 from sqlbak.policy.secret_reference import SecretReference
 
 __all__ = [
@@ -37,11 +39,14 @@ __all__ = [
     "Endpoint",
     "FolderPath",
     "LiteralDsn",
+    "Program",
+    "Quiet",
     "Secret",
     "SlotName",
     "Span",
     "Text",
     "TimezoneName",
+    "TransferRate",
     "VaultUrl",
 ]
 
@@ -80,6 +85,25 @@ def _cron(value: Any) -> CronLine:
 
 def _span(value: Any) -> Duration:
     return value if isinstance(value, Duration) else Duration.parse(_text(value))
+
+
+def _quiet(value: Any) -> QuietHours:
+    return value if isinstance(value, QuietHours) else QuietHours.parse(_text(value))
+
+
+def _rate(value: Any) -> Rate:
+    return value if isinstance(value, Rate) else Rate.parse(_text(value))
+
+
+def _program(words: tuple[str, ...]) -> tuple[str, ...]:
+    if not words or not words[0].startswith("/"):
+        raise ValueError(
+            "must begin with a program's absolute path, e.g. [/usr/local/bin/before-backup]; no "
+            "shell reads it"
+        )
+    if any("\0" in word for word in words):
+        raise ValueError("holds a NUL character; remove it")
+    return words
 
 
 def _folder(info: ValidationInfo) -> Path | None:
@@ -211,6 +235,19 @@ Span = Annotated[
     PlainSerializer(str, return_type=str),
     WithJsonSchema({"type": "string", "pattern": "^[1-9][0-9]{0,4}[dwmy]$"}),
 ]
+Quiet = Annotated[
+    QuietHours,
+    PlainValidator(_quiet),
+    PlainSerializer(str, return_type=str),
+    WithJsonSchema({"type": "string", "examples": ["mon-fri 08:00-18:00"]}),
+]
+TransferRate = Annotated[
+    Rate,
+    PlainValidator(_rate),
+    PlainSerializer(str, return_type=str),
+    WithJsonSchema({"type": "string", "pattern": "^[1-9][0-9]{0,8}([KMG]i?B)/s$"}),
+]
+Program = Annotated[tuple[str, ...], AfterValidator(_program)]
 Secret = Annotated[
     SecretReference,
     PlainValidator(_secret),
