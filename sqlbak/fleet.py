@@ -18,8 +18,9 @@ from typing import Any, Self
 from sqlbak.engines.port import Engine, PayloadSource
 from sqlbak.engines.registry import postgres_engine
 from sqlbak.errors import FeatureUnsupported, NameNeeded, ObjectNotFound, UnknownName, VaultMissing
-from sqlbak.model import Catalog, Item, Point, ShippedLog
+from sqlbak.model import Catalog, EngineName, Item, Point, ShippedLog
 from sqlbak.policy.schema import (
+    DEFAULT_POLICY_NAME,
     Configuration,
     Policy,
     PostgresInstance,
@@ -36,6 +37,7 @@ from sqlbak.vault.probe import probe, require
 from sqlbak.vault.retry import RetryPolicy
 from sqlbak.vault.store import ObjectStore
 from sqlbak.vault.tail import read_piece
+from sqlbak.vault.throttle import BandwidthCap, ThrottledStore
 from sqlbak.vault.vault import Vault, create_vault, open_vault
 
 __all__ = ["Fleet", "StoredItem", "instance_of"]
@@ -89,7 +91,8 @@ class Fleet:
     """The configured instances with their engines and vaults. Thread-safe; close it after use.
 
     ``retries`` says how often an unreachable store is tried again (None: the store's default), and
-    ``stop`` ends the waits in between.
+    ``stop`` ends the waits in between. ``bandwidth`` caps what is sent to all vaults together; each
+    has its own cap by its settings.
     """
 
     def __init__(
@@ -98,10 +101,12 @@ class Fleet:
         *,
         retries: RetryPolicy | None = None,
         stop: StopSignal = NEVER,
+        bandwidth: BandwidthCap | None = None,
     ) -> None:
         self._configuration = configuration
         self._retries = retries
         self._stop = stop
+        self._bandwidth = bandwidth
         self._vaults: dict[str, Vault] = {}
         self._leases: dict[str, Leases] = {}
         self._lock = threading.Lock()
@@ -141,6 +146,11 @@ class Fleet:
             is_idle = self._users == 0
         if is_idle:
             self.close()
+
+    @property
+    def configuration(self) -> Configuration:
+        """What the policy files say."""
+        return self._configuration
 
     def instances(self) -> tuple[str, ...]:
         """The names of the instances, sorted."""
@@ -182,6 +192,14 @@ class Fleet:
         """The policy of an instance, or of an item of it."""
         return self._configuration.policy_for(instance_of(name))
 
+    def policy_name(self, name: str) -> str:
+        """What the policy of an instance or item is called."""
+        return self._configuration.instances[instance_of(name)].policy or DEFAULT_POLICY_NAME
+
+    def engine_name(self, name: str) -> EngineName:
+        """Which engine an instance or item is of."""
+        return EngineName(self._configuration.instances[instance_of(name)].engine)
+
     def zone(self, item: Item) -> tzinfo:
         """The zone in which the item's times are read; UTC when it is not configured any more."""
         if item.instance in self._configuration.instances:
@@ -206,6 +224,12 @@ class Fleet:
         """The vault of an instance or item, made if it does not exist yet. FeatureUnsupported when
         its settings ask for what this version does not do: then nothing is written there.
         """
+        self.require_supported(name)
+        return self._open(self.policy(name).vault, is_made=True)
+
+    def require_supported(self, name: str) -> None:
+        """FeatureUnsupported when the settings of an instance or item ask for what this version
+        does not do."""
         instance = instance_of(name)
         if problems := unsupported_for(self._configuration, instance):
             raise FeatureUnsupported(
@@ -213,7 +237,6 @@ class Fleet:
                 + "; ".join(problem.message for problem in problems),
                 hint="sqlbak validate names the lines",
             )
-        return self._open(self.policy(instance).vault, is_made=True)
 
     def points(self, name: str) -> tuple[Point, ...]:
         """The recovery points of the newest stored item of that name, by listing; none yet: ()."""
@@ -293,7 +316,7 @@ class Fleet:
         if vault is not None:
             return vault
         settings = self._configuration.vaults[name]
-        store = self._store_of(settings)
+        store = self._capped(self._store_of(settings), settings)
         try:
             vault = _made(store, settings) if is_made else open_vault(store)
         except BaseException:
@@ -304,6 +327,13 @@ class Fleet:
         if kept is not vault:
             store.close()
         return kept
+
+    def _capped(self, store: ObjectStore, settings: VaultSettings) -> ObjectStore:
+        """``store``, sending no faster than its settings and ``bandwidth`` allow."""
+        caps = [] if self._bandwidth is None else [self._bandwidth]
+        if settings.limits.bandwidth is not None:
+            caps.append(BandwidthCap(settings.limits.bandwidth.bytes_per_second))
+        return ThrottledStore(store, caps, stop=self._stop) if caps else store
 
     def _store_of(self, settings: VaultSettings) -> ObjectStore:
         s3 = settings.s3

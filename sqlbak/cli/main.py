@@ -24,6 +24,7 @@ from sqlbak.cli import (
     restoring,
     serving,
     shipping,
+    status,
     validating,
     vaults,
 )
@@ -47,6 +48,7 @@ app.command("ship")(shipping.ship)
 app.command("backup")(backing_up.backup)
 app.command("list")(listing.list_points)
 app.command("windows")(listing.list_windows)
+app.command("status")(status.status)
 app.command("jobs")(jobs.jobs)
 app.command("plan")(planning.plan_restore)
 app.command("restore")(restoring.restore)

@@ -26,16 +26,22 @@ class EventSeverity(StrEnum):
 
 
 class EventKind(StrEnum):
-    """What an event is about. The words are stable: receivers filter by them."""
+    """What an event is about. The words are stable: receivers filter by them.
+
+    CHAIN_BROKEN happens: a log backup could not continue and a full was taken, so windows have a
+    gap. CHAIN_UNUSABLE lasts: the newest recovery points join no full.
+    """
 
     BACKUP_FAILED = "backup_failed"
     BACKUP_MISSING = "backup_missing"
     RPO_BREACHED = "rpo_breached"
     CHAIN_BROKEN = "chain_broken"
+    CHAIN_UNUSABLE = "chain_unusable"
     FOREIGN_BACKUP = "foreign_backup"
     UNPROTECTED_DATABASE = "unprotected_database"
     SLOT_NEAR_LOST = "slot_near_lost"
     SERVER_UNREACHABLE = "server_unreachable"
+    SERVER_PROBLEM = "server_problem"
     VAULT_UNREACHABLE = "vault_unreachable"
     BACKUP_DATA_DELETED = "backup_data_deleted"
     BACKUP_DATA_DAMAGED = "backup_data_damaged"

@@ -49,6 +49,7 @@ SUFFIX = ".json"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _BASE_36 = "0123456789abcdefghijklmnopqrstuvwxyz"
+_ID_SECOND = re.compile(r"([0-9]{4})([0-9]{2})([0-9]{2})T([0-9]{2})([0-9]{2})([0-9]{2})Z", re.ASCII)
 _ID_LETTERS = "abcdefghijklmnopqrstuvwxyz234567"
 _TYPES = {PointType.FULL: "f", PointType.DIFFERENTIAL: "d", PointType.LOG: "l"}
 _TYPES_BY_LETTER = {letter: kind for kind, letter in _TYPES.items()}
@@ -68,8 +69,13 @@ def new_point_id(now: datetime) -> str:
 
 def point_id_instant(point_id: str) -> datetime | None:
     """The second in which the id was made, by its maker's clock; None: the digits are no time."""
+    match = _ID_SECOND.match(point_id)
+    if match is None:
+        return None
     try:
-        return datetime.strptime(point_id[:16], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+        # By far faster than strptime; listings have thousands of ids.
+        year, month, day, hour, minute, second = map(int, match.groups())
+        return datetime(year, month, day, hour, minute, second, tzinfo=UTC)
     except ValueError:
         return None
 

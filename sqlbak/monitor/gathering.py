@@ -1,0 +1,235 @@
+"""Collecting what status is decided from: from the vaults, and from the servers where asked.
+
+The vaults are asked for listings mostly; a record is read only where something is not as it should
+be. Everything goes in parallel, but never with more requests at once than a store likes. Nothing
+here raises for the trouble of one item or vault: it becomes part of what is known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from datetime import datetime
+from itertools import islice, takewhile
+
+import xxhash
+
+from sqlbak.errors import FeatureUnsupported, SqlbakError
+from sqlbak.fleet import Fleet, StoredItem, instance_of
+from sqlbak.model import PointType
+from sqlbak.monitor.at_once import at_once
+from sqlbak.monitor.holdings import Holdings, holdings_of, taken_at
+from sqlbak.monitor.promise import is_served, scheduled
+from sqlbak.monitor.running_jobs import JobState, running_jobs
+from sqlbak.monitor.stock import Stock, stock_of
+from sqlbak.monitor.watched import Look, Watched
+from sqlbak.policy.calendar import previous_slot
+from sqlbak.vault.job_records import JobOutcome, JobRecord, list_job_names, read_job
+from sqlbak.vault.layout import lineages_prefix, points_prefix, tail_prefix
+from sqlbak.vault.vault import Vault
+
+__all__ = ["Gathered", "Gatherer"]
+
+SERVERS_AT_ONCE = 64
+"""Servers are asked on more threads than stores: one that is away holds its thread for long."""
+
+_MOST_RECORDS = 40
+"""How many job records of one item are read at most, when something is not as it should be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """What was found, by name. ``unwatched``: stored items that nothing configured stands for."""
+
+    items: tuple[Watched, ...]
+    unwatched: tuple[StoredItem, ...]
+
+
+class Gatherer:
+    """Looks at one fleet, once or, with ``remembers``, again and again: what came of listings that
+    have not changed since is then not computed anew. For one thread."""
+
+    def __init__(self, fleet: Fleet, *, remembers: bool = False) -> None:
+        self._fleet = fleet
+        self._remembers = remembers
+        self._known: dict[str, tuple[str, Holdings]] = {}
+
+    def gather(
+        self, name: str | None, now: Callable[[], datetime], *, asks_servers: bool = True
+    ) -> Gathered:
+        """Everything about the item called ``name``, or all items of that instance; None: of all.
+        ``now`` gives aware instants. ``name`` is configured."""
+        wanted = None if name is None else instance_of(name)
+        instances = [one for one in self._fleet.instances() if wanted in (None, one)]
+        stock = stock_of(self._fleet)
+        looks: dict[str, Look | None] = dict.fromkeys(instances)
+        if asks_servers:
+            seen = at_once(lambda one: self._look(one, now), instances, threads=SERVERS_AT_ONCE)
+            looks = dict(zip(instances, seen, strict=True))
+        found = [
+            (watched, candidates)
+            for instance in instances
+            for watched, candidates in self._items(instance, stock, looks[instance])
+            if name in (None, instance, watched.name)
+        ]
+        moment = now()
+        items = at_once(lambda pair: self._filled(*pair, moment), found)
+        names = {one.name for one in items}
+        ids = {one.item_id for one in items}
+        self._known = {key: kept for key, kept in self._known.items() if key in ids}
+        unwatched = () if name is not None else stock.items
+        return Gathered(
+            tuple(items),
+            tuple(
+                one for one in unwatched if one.item.name not in names and one.item.id not in ids
+            ),
+        )
+
+    def _look(self, instance: str, now: Callable[[], datetime]) -> Look | None:
+        """None where there is nothing to ask the server for: nothing was ever backed up, or it is
+        refused anyway."""
+        try:
+            if self._fleet.existing_vault(self._fleet.policy(instance).vault) is None:
+                return None
+        except SqlbakError:
+            return None  # the slot has the vault's name; that the vault is away is told elsewhere
+        try:
+            inspection = self._fleet.engine(instance).inspect()
+        except FeatureUnsupported:
+            return None
+        except SqlbakError as error:
+            return Look(now(), error=error)
+        return Look(now(), inspection)
+
+    def _items(
+        self, instance: str, stock: Stock, look: Look | None
+    ) -> Iterator[tuple[Watched, list[StoredItem]]]:
+        """The configured items of one instance, and the stored ones that each may be."""
+        fleet = self._fleet
+        vault_name = fleet.policy(instance).vault
+        bare = Watched(
+            name=instance,
+            engine=fleet.engine_name(instance).value,
+            policy_name=fleet.policy_name(instance),
+            policy=fleet.policy(instance),
+            vault_name=vault_name,
+            look=look,
+            vault_error=dict(stock.failures).get(vault_name),
+        )
+        vault: Vault | None = None
+        if bare.vault_error is None:
+            vault = fleet.existing_vault(vault_name)
+        stored = [one for one in stock.items if one.vault is vault]
+        ours = [one for one in stored if one.item.instance == instance]
+        names: tuple[str, ...]
+        try:
+            fleet.require_supported(instance)
+            names = fleet.item_names(instance)
+        except FeatureUnsupported as error:
+            yield replace(bare, refusal=error), ours
+            return
+        except SqlbakError:
+            # Its server is asked which databases it has, and is away: the look tells so.
+            names = tuple(sorted({one.item.name for one in ours})) or (instance,)
+        for name in names:
+            yield replace(bare, name=name), _candidates(name, stored, look, fleet)
+
+    def _filled(self, bare: Watched, candidates: list[StoredItem], now: datetime) -> Watched:
+        try:
+            pairs = [(one, self._holdings(one)) for one in candidates]
+            if not pairs:
+                return bare
+            stored, holdings = max(pairs, key=lambda pair: _newest_id(pair[1]))
+            running = {
+                PointType(job.record.type): job.record.started_at
+                for job in running_jobs([stored], now)
+                if job.record.type is not None
+                and job.state in (JobState.RUNNING, JobState.CANCELLING)
+            }
+            return replace(
+                bare,
+                item_id=stored.item.id,
+                holdings=holdings,
+                running=running,
+                failures=_failures(bare, stored, holdings, now),
+            )
+        except SqlbakError as error:
+            return replace(bare, vault_error=error)
+
+    def _holdings(self, stored: StoredItem) -> Holdings:
+        if not self._remembers:
+            return holdings_of(stored.catalog())
+        digest = _digest(stored)
+        known = self._known.get(stored.item.id)
+        if known is not None and known[0] == digest:
+            return known[1]
+        # What is committed between the two listings is seen, and computed again next time.
+        holdings = holdings_of(stored.catalog())
+        self._known[stored.item.id] = (digest, holdings)
+        return holdings
+
+
+def _digest(stored: StoredItem) -> str:
+    """Stands for the names of all that a catalog is read from."""
+    hashed = xxhash.xxh3_128()
+    for prefix in (points_prefix, tail_prefix, lineages_prefix):
+        for info in stored.vault.store.list(prefix(stored.item.id)):
+            hashed.update(f"{info.key}\n".encode())
+    return hashed.hexdigest()
+
+
+def _candidates(
+    name: str, stored: list[StoredItem], look: Look | None, fleet: Fleet
+) -> list[StoredItem]:
+    """The stored items that the configured name may stand for: by the identity that the server
+    told, else by name alone (vault/items.py has the rule)."""
+    named = [one for one in stored if one.item.name == name]
+    if look is None or look.inspection is None:
+        return named
+    database = name.partition("/")[2] or None
+    identities = {
+        found.identity for found in look.inspection.items if found.database in (None, database)
+    }
+    same = [one for one in named if one.item.identity in identities]
+    if same or not identities:
+        return same or named
+    configured = fleet.configured_names()
+    return [
+        one for one in stored if one.item.identity in identities and one.item.name not in configured
+    ]
+
+
+def _newest_id(holdings: Holdings) -> str:
+    return max((point.id for point in holdings.last.values()), default="")
+
+
+def _failures(
+    watched: Watched, stored: StoredItem, holdings: Holdings, now: datetime
+) -> tuple[JobRecord, ...]:
+    """The runs that failed since the newest recovery point of their type, newest first. Where
+    everything that was due was taken, names alone tell that there is none."""
+    slots = [previous_slot(watched.policy, kind, now) for kind in scheduled(watched.policy)]
+    open_slots = [
+        slot.instant
+        for slot in slots
+        if slot is not None and not is_served(watched.policy, slot, holdings)
+    ]
+    newest = holdings.newest_of(*PointType)
+    since = min([*open_slots, *([newest] if newest is not None else [])], default=None)
+    store = stored.vault.store
+    names = takewhile(
+        lambda name: since is None or name.started_at > since, list_job_names(store, stored.item.id)
+    )
+    records = [read_job(store, name) for name in islice(names, _MOST_RECORDS)]
+    return tuple(
+        record
+        for record in records
+        if record is not None
+        and record.outcome is JobOutcome.FAILED
+        and not _is_made_up_for(record, holdings)
+    )
+
+
+def _is_made_up_for(record: JobRecord, holdings: Holdings) -> bool:
+    point = next((one for kind, one in holdings.last.items() if kind.value == record.type), None)
+    return point is not None and taken_at(point) >= record.started_at.replace(microsecond=0)

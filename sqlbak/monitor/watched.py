@@ -1,0 +1,55 @@
+"""What status is decided from: everything known of one configured item, as values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from sqlbak.engines.port import Inspection
+from sqlbak.errors import SqlbakError
+from sqlbak.model import PointType
+from sqlbak.monitor.holdings import NO_HOLDINGS, Holdings
+from sqlbak.policy.schema import Policy
+from sqlbak.vault.job_records import JobRecord
+
+__all__ = ["Look", "Watched"]
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """One look at the item's server, at ``looked_at``: what it said, or why it said nothing."""
+
+    looked_at: datetime
+    inspection: Inspection | None = None
+    error: SqlbakError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """All that is known of one configured item.
+
+    Attributes:
+        name: ``instance`` or ``instance/database``.
+        item_id: its folder in the vault; None: nothing is stored of it.
+        engine, policy_name, vault_name: as configured.
+        holdings: what its recovery points amount to.
+        failures: runs that failed since the newest recovery point of their type, newest first.
+        running: since when a backup of each type runs.
+        look: at the server; None: it was not asked.
+        vault_error: why the vault did not answer.
+        refusal: why no backup is taken under its settings.
+    """
+
+    name: str
+    engine: str
+    policy_name: str
+    policy: Policy
+    vault_name: str
+    item_id: str | None = None
+    holdings: Holdings = NO_HOLDINGS
+    failures: tuple[JobRecord, ...] = ()
+    running: Mapping[PointType, datetime] = field(default_factory=dict)
+    look: Look | None = None
+    vault_error: SqlbakError | None = None
+    refusal: SqlbakError | None = None
