@@ -12,10 +12,13 @@ Fingerprint = tuple[tuple[str, int, int, int], ...]
 
 
 class ConfigurationWatch:
-    """Reads the policy files again when one of them changed or somebody asked."""
+    """Reads the policy files again when they have changed and then stood still from one ``poll`` to
+    the next, or when somebody asked: a pull from git that writes several files is never read half
+    way."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._read: Fingerprint | None = None
         self._seen: Fingerprint | None = None
         self._asked = True
 
@@ -29,11 +32,11 @@ class ConfigurationWatch:
         Raises ConfigurationInvalid or UsageError once for each bad state of the files; the caller
         goes on with what it has.
         """
-        seen = self._fingerprint()
-        if not self._asked and seen == self._seen:
+        before, self._seen = self._seen, self._fingerprint()
+        if not self._asked and (self._seen == self._read or self._seen != before):
             return None
         self._asked = False
-        self._seen = seen
+        self._read = self._seen
         return load_configuration(self._path)
 
     def _fingerprint(self) -> Fingerprint:

@@ -7,48 +7,52 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
-from sqlbak.errors import LeaseHeld, SqlbakError
+from sqlbak.errors import SqlbakError
 from sqlbak.fleet import Fleet
-from sqlbak.jobs.backup import BackupOutcome, back_up
-from sqlbak.model import Point, PointType
+from sqlbak.model import PointType
+from sqlbak.monitor.events import NO_EVENTS, Event, EventKind, EventSeverity, EventSink
 from sqlbak.policy.schema import Configuration
+from sqlbak.scheduler.admission import Busy, Candidate, Waiting, admit
 from sqlbak.scheduler.backoff import Backoff
+from sqlbak.scheduler.candidates import candidate_of, room_of
+from sqlbak.scheduler.catalogs import Catalogs, Known
 from sqlbak.scheduler.configuration_watch import ConfigurationWatch
-from sqlbak.scheduler.due import DueJob, Protected, due
+from sqlbak.scheduler.due import DueJob, Protected, due, quiet_until
 from sqlbak.scheduler.logs import EventLog
 from sqlbak.scheduler.shippers import Shippers
+from sqlbak.scheduler.working import Decide, Ended, Ending, Work
 from sqlbak.stopping import StopSignal
 from sqlbak.vault.retry import RetryPolicy
+from sqlbak.vault.throttle import BandwidthCap
 
 __all__ = ["Limits", "Service"]
 
-Decide = Callable[[Iterable[Protected], datetime], list[DueJob]]
 JobKey = tuple[str, PointType | None]
 """An item and what is taken of it; None: its catalog is read. An instance and None: it is asked for
 its items."""
 
+_LOOK_SECONDS = 0.2
+"""How soon a signal that asks to stop is noticed at the latest."""
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much runs at once and how patient the service is (seconds)."""
+    """How much runs at once and how patient the service is (seconds). ``bandwidth``: bytes a second
+    to all vaults together; None: no limit. ``spread_seconds``: over how long the starts of many
+    items for one slot are spread at most."""
 
     jobs_at_once: int = 4
     tick_seconds: float = 5.0
     catalog_age_seconds: float = 300.0
     grace_seconds: float = 20.0
-
-
-@dataclass(slots=True)
-class _Known:
-    """What the service last read of one item's recovery points."""
-
-    points: tuple[Point, ...]
-    read_at: float
+    spread_seconds: float = 30.0
+    bandwidth: int | None = None
 
 
 @dataclass(slots=True)
@@ -56,13 +60,15 @@ class _State:
     """Shared between the loop and its workers; ``lock`` guards all of it."""
 
     lock: threading.Lock = field(default_factory=threading.Lock)
-    running: set[JobKey] = field(default_factory=set)
-    known: dict[str, _Known] = field(default_factory=dict)
+    running: dict[JobKey, Busy] = field(default_factory=dict)
     backoff: Backoff = field(default_factory=Backoff)
+    given_up: dict[JobKey, str] = field(default_factory=dict)
+    """Cancelled jobs, by the slot that they are not tried again for."""
 
 
 class Service:
-    """Runs until ``stop`` is requested. ``decide`` and ``now`` are there for the demo and tests."""
+    """Runs until ``stop`` is requested. ``decide`` and ``now`` are there for the demo and tests;
+    ``on_fleet`` is told of each set of policies that comes into force."""
 
     def __init__(
         self,
@@ -73,6 +79,8 @@ class Service:
         limits: Limits = Limits(),
         decide: Decide = due,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        events: EventSink = NO_EVENTS,
+        on_fleet: Callable[[Fleet], None] = lambda _fleet: None,
     ) -> None:
         self._watch = watch
         self._log = log
@@ -80,76 +88,127 @@ class Service:
         self._limits = limits
         self._decide = decide
         self._now = now
+        self._events = events
+        self._on_fleet = on_fleet
         self._state = _State()
         self._abort = StopSignal()
+        self._wake = threading.Event()
+        self._work = Work(log, self._abort, now, events, decide)
         self._fleet = Fleet(Configuration())
         self._shippers = Shippers(log)
-        self._view = Fleet(Configuration())
+        self._catalogs = Catalogs(
+            age_seconds=limits.catalog_age_seconds,
+            on_failure=lambda name, error: self._failed((name, None), "catalog not read", error),
+            on_news=self._wake.set,
+        )
+        self._bandwidth = None if limits.bandwidth is None else BandwidthCap(limits.bandwidth)
+        self._is_misconfigured = False
+        self._waiting: tuple[Waiting, ...] = ()
+
+    @property
+    def waiting(self) -> tuple[Waiting, ...]:
+        """What was due at the last look and did not start, and what it waits for."""
+        return self._waiting
 
     def run(self) -> None:
         """Serve until asked to stop; then let running jobs finish for ``grace_seconds`` and abort
         what is left. Raises ConfigurationInvalid if the very first reading of the policies fails.
         """
-        self._reload()
         pool = ThreadPoolExecutor(self._limits.jobs_at_once, thread_name_prefix="job")
         try:
+            self._reload()
             while not self._stop.is_requested:
                 self._reload_if_changed()
                 self._shippers.serve(self._fleet)
                 self._tick(pool, self._fleet)
-                self._stop.wait(self._limits.tick_seconds)
+                self._rest()
             self._shippers.request_stop()
             self._drain()
         finally:
             self._abort.request("the service is stopping")
             self._shippers.close()
             pool.shutdown(wait=True, cancel_futures=True)
+            self._catalogs.close()
             self._fleet.close()
-            self._view.close()
         self._log.info("stopped")
+
+    def _rest(self) -> None:
+        """Until the next tick, or until a job ended or a catalog was read."""
+        until = time.monotonic() + self._limits.tick_seconds
+        while not self._stop.is_requested:
+            left = until - time.monotonic()
+            if left <= 0 or self._wake.wait(min(left, _LOOK_SECONDS)):
+                self._wake.clear()
+                return
 
     def _reload(self) -> None:
         loaded = self._watch.poll()
         if loaded is None:
             return
-        fleet = Fleet(loaded.configuration, stop=self._abort)
+        fleet = Fleet(loaded.configuration, stop=self._abort, bandwidth=self._bandwidth)
         before, self._fleet = self._fleet, fleet
-        self._view.close()
-        # The loop only looks: it asks once, since the next tick asks again, so that one store
-        # that does not answer holds up neither the other instances nor the stop.
-        self._view = Fleet(loaded.configuration, retries=RetryPolicy(attempts=1), stop=self._stop)
+        # A look asks once, since the next tick asks again, so that one store that does not answer
+        # holds up neither the other instances nor the stop.
+        self._catalogs.use(
+            Fleet(loaded.configuration, retries=RetryPolicy(attempts=1), stop=self._stop)
+        )
         with self._state.lock:
-            self._state.known.clear()
             self._state.backoff.clear()
+            self._state.given_up.clear()
         before.close_when_idle()
+        self._on_fleet(fleet)
         self._log.info(
             "policies loaded",
             files=[str(file) for file in loaded.files],
             instances=sorted(loaded.configuration.instances),
+            digest=loaded.digest[:12],
         )
+        if self._is_misconfigured:
+            self._is_misconfigured = False
+            self._events.emit(self._misconfigured("").over("policies are valid again", self._now()))
 
     def _reload_if_changed(self) -> None:
         try:
             self._reload()
         except SqlbakError as error:
+            self._is_misconfigured = True
             self._log.error(
                 "policies not reloaded; the last good ones stay in force",
                 code=error.code,
                 error=error.message,
                 hint=error.hint,
             )
+            self._events.emit(self._misconfigured(error.message))
+
+    def _misconfigured(self, message: str) -> Event:
+        return Event(
+            EventKind.CONFIGURATION_INVALID,
+            "policies",
+            EventSeverity.WARNING,
+            f"changed policies are not in force, the last good ones are: {message}",
+            "mend the lines that it names; sqlbak validate tells whether they are right",
+            self._now(),
+        )
 
     def _tick(self, pool: ThreadPoolExecutor, fleet: Fleet) -> None:
-        for name in self._item_names(fleet):
+        names = list(self._item_names(fleet))
+        spread = min(self._limits.spread_seconds, 0.02 * len(names))
+        now = self._now()
+        candidates: list[Candidate] = []
+        for name in names:
             if self._stop.is_requested:
                 return
-            try:
-                jobs = self._due(fleet, name)
-            except SqlbakError as error:
-                self._failed((name, None), "catalog not read", error)
-                continue
-            for job in jobs:
-                self._submit(pool, fleet, job)
+            candidates += [
+                candidate_of(fleet, job, now, not_before=_turn(job, spread))
+                for job in self._due(fleet, name, now)
+            ]
+        with self._state.lock:
+            busy = list(self._state.running.values())
+        room = room_of(fleet, self._limits.jobs_at_once)
+        admission = admit(candidates, busy, room, now)
+        self._waiting = admission.waiting
+        for job in admission.start:
+            self._submit(pool, fleet, job)
 
     def _item_names(self, fleet: Fleet) -> Iterator[str]:
         """The items of all instances; an instance that cannot be asked for its own is told of and
@@ -163,105 +222,67 @@ class Service:
             except SqlbakError as error:
                 self._failed((instance, None), "items not found", error)
 
-    def _due(self, fleet: Fleet, name: str) -> list[DueJob]:
-        """What to start for one item now. The catalog is read again before anything starts,
-        since another scheduler may have served the slot.
-        """
+    def _due(self, fleet: Fleet, name: str, now: datetime) -> list[DueJob]:
+        """What may start for one item now. Whether another scheduler has served the slot since the
+        catalog was read is asked again under the lease."""
         moment = time.monotonic()
         with self._state.lock:
             if self._state.backoff.is_waiting((name, None), moment):
                 return []
-            known = self._state.known.get(name)
-        fresh = known is not None and moment - known.read_at < self._limits.catalog_age_seconds
-        if known is None or not fresh:
-            known = self._read(name)
-            fresh = False
-        jobs = self._startable(fleet, name, known)
-        if jobs and fresh:
-            jobs = self._startable(fleet, name, self._read(name))
-        return jobs
-
-    def _startable(self, fleet: Fleet, name: str, known: _Known) -> list[DueJob]:
-        protected = Protected(name, fleet.policy(name), known.points)
-        moment = time.monotonic()
+        known = self._catalogs.known(name)
+        if known is None or known.quiet_from <= now.timestamp() < known.quiet_until:
+            return []
+        policy = fleet.policy(name)
+        jobs = self._decide([Protected(name, policy, known.points)], now)
+        if not jobs and self._decide is due:
+            _keep_quiet(known, now, quiet_until(policy, now))
         with self._state.lock:
             return [
                 job
-                for job in self._decide([protected], self._now())
+                for job in jobs
                 if (name, job.type) not in self._state.running
                 and not self._state.backoff.is_waiting((name, job.type), moment)
+                and self._state.given_up.get((name, job.type)) != _identity(job)
             ]
 
-    def _read(self, name: str) -> _Known:
-        known = _Known(self._view.points(name), time.monotonic())
-        with self._state.lock:
-            self._state.known[name] = known
-        return known
-
     def _submit(self, pool: ThreadPoolExecutor, fleet: Fleet, job: DueJob) -> None:
+        one = candidate_of(fleet, job, self._now())
         with self._state.lock:
-            self._state.running.add((job.item, job.type))
-        fleet.enter()
-        pool.submit(self._work, fleet, job)
-
-    def _work(self, fleet: Fleet, job: DueJob) -> None:
-        key = (job.item, job.type)
-        began = time.monotonic()
-        self._log.info("backup started", item=job.item, type=job.type.value, why=job.reason)
-        try:
-            outcome = back_up(
-                fleet,
-                job.item,
-                job.type,
-                slot=job.slot,
-                still_due=lambda points: self._is_still_due(fleet, job, points),
-                stop=self._abort,
-                now=self._now,
+            self._state.running[job.item, job.type] = Busy(
+                job.item, job.type, one.instance, one.vault
             )
-            self._done(job, outcome, time.monotonic() - began)
-        except LeaseHeld as error:
-            with self._state.lock:
-                self._state.backoff.failed(key, time.monotonic())
-            self._log.info("backup left to another", item=job.item, why=error.message)
-        except SqlbakError as error:
-            self._failed(key, "backup failed", error)
+        fleet.enter()
+        pool.submit(self._run, fleet, job)
+
+    def _run(self, fleet: Fleet, job: DueJob) -> None:
+        key = (job.item, job.type)
+        ended: Ended | None = None
+        try:
+            ended = self._work.take(fleet, job)
+            self._settle(key, job, ended)
         except Exception as error:  # noqa: BLE001 - the loop must outlive a defect in a job
             with self._state.lock:
                 self._state.backoff.failed(key, time.monotonic())
             self._log.exception("backup failed by a defect", item=job.item, error=repr(error))
         finally:
             fleet.leave()
+            self._catalogs.forget(job.item, None if ended is None else ended.item_id)
             with self._state.lock:
-                self._state.running.discard(key)
-                self._state.known.pop(job.item, None)
+                self._state.running.pop(key, None)
+            self._wake.set()
 
-    def _is_still_due(self, fleet: Fleet, job: DueJob, points: tuple[Point, ...]) -> bool:
-        """Asked under the lease, with the points of the very cluster that answers now. Where the
-        server was replaced by another, it has no full yet: the log backup then becomes one.
-        """
-        protected = Protected(job.item, fleet.policy(job.item), points)
-        again = {one.type for one in self._decide([protected], self._now())}
-        return job.type in again or (job.type is PointType.LOG and bool(again))
-
-    def _done(self, job: DueJob, outcome: BackupOutcome, seconds: float) -> None:
+    def _settle(self, key: JobKey, job: DueJob, ended: Ended) -> None:
+        """What the end of a job means for its next try."""
+        if ended.ending is Ending.FAILED and ended.error is not None:
+            self._failed(key, "backup failed", ended.error)
+            return
         with self._state.lock:
-            self._state.backoff.succeeded((job.item, job.type))
-        for note in outcome.notes:
-            self._log.warning("backup note", item=job.item, note=note)
-        for point in outcome.points:
-            self._log.info(
-                "backup done",
-                item=job.item,
-                type=point.type.value,
-                point=point.id,
-                size_bytes=point.size_bytes,
-                seconds=round(seconds, 3),
-                covers_until=None
-                if point.covers_until is None
-                else point.covers_until.isoformat(timespec="microseconds"),
-            )
-        if not outcome.points:
-            self._log.info("backup not needed any more", item=job.item, type=job.type.value)
+            if ended.ending is Ending.CANCELLED:
+                self._state.given_up[key] = _identity(job)
+            elif ended.ending is Ending.LEFT:
+                self._state.backoff.failed(key, time.monotonic())
+            else:
+                self._state.backoff.succeeded(key)
 
     def _failed(self, key: JobKey, event: str, error: SqlbakError) -> None:
         with self._state.lock:
@@ -286,3 +307,20 @@ class Service:
                 if not self._state.running:
                     return
             time.sleep(0.05)
+
+
+def _turn(job: DueJob, spread_seconds: float) -> datetime | None:
+    """When an item's turn comes after its slot: always as long after, so that its backups stay as
+    far apart as its slots."""
+    if job.slot is None:
+        return None
+    part = (zlib.crc32(job.item.encode()) % 4096) / 4096
+    return job.slot.instant + timedelta(seconds=spread_seconds * part)
+
+
+def _identity(job: DueJob) -> str:
+    return "" if job.slot is None else job.slot.identity
+
+
+def _keep_quiet(known: Known, now: datetime, until: datetime) -> None:
+    known.quiet_from, known.quiet_until = now.timestamp(), until.timestamp()

@@ -122,6 +122,7 @@ def test_a_server_that_is_down_is_reported_once_and_tried_again_later(
 ) -> None:
     away = Site(site.root, cluster.dsn().replace(f"port={cluster.port}", "port=1"))
     with service(away) as process:
+        until((site.root / "vault" / "vault.json").exists)
         time.sleep(3.0)
         events = end(process)
     failed = [event for event in events if event["event"] == "backup failed"]

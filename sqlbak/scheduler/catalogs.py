@@ -1,0 +1,160 @@
+"""What the loop knows of recovery points: read in the background, a few items at a time, so that a
+slow store holds up neither the loop nor other items.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import zlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from sqlbak.errors import SqlbakError
+from sqlbak.fleet import Fleet, StoredItem
+from sqlbak.model import Point
+from sqlbak.vault.vault import Vault
+
+__all__ = ["Catalogs", "Known"]
+
+_READERS = 8
+_INDEX_SECONDS = 60.0
+_INDEX_AGAIN_SECONDS = 5.0
+
+
+@dataclass(slots=True)
+class Known:
+    """The recovery points of one item as they were read. ``quiet_from`` and ``quiet_until``: a span
+    of time (seconds since the epoch) in which nothing is due."""
+
+    points: tuple[Point, ...]
+    read_at: float
+    quiet_from: float = 0.0
+    quiet_until: float = 0.0
+
+
+@dataclass(slots=True)
+class _Index:
+    """The items of one vault by name."""
+
+    items: dict[str, list[StoredItem]]
+    read_at: float
+
+
+@dataclass(slots=True)
+class _State:
+    """One configuration's worth of knowledge; ``lock`` guards all of it."""
+
+    view: Fleet
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    known: dict[str, Known] = field(default_factory=dict)
+    forgotten: dict[str, float] = field(default_factory=dict)
+    reading: set[str] = field(default_factory=set)
+    indexes: dict[str, _Index] = field(default_factory=dict)
+    index_lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+class Catalogs:
+    """Call it from one thread; ``forget`` from any. ``on_failure`` is called from a reader."""
+
+    def __init__(
+        self,
+        *,
+        age_seconds: float,
+        on_failure: Callable[[str, SqlbakError], None],
+        on_news: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._age_seconds = age_seconds
+        self._on_failure = on_failure
+        self._on_news = on_news
+        self._state: _State | None = None
+        self._pool = ThreadPoolExecutor(_READERS, thread_name_prefix="catalog")
+
+    def use(self, view: Fleet) -> None:
+        """Read through ``view`` from now on; nothing is known any more. It is closed here."""
+        before, self._state = self._state, _State(view)
+        if before is not None:
+            before.view.close_when_idle()
+
+    def known(self, name: str) -> Known | None:
+        """What is known of an item; None: nothing yet. What is missing or old is read anew."""
+        state = self._current()
+        now = time.monotonic()
+        with state.lock:
+            known = state.known.get(name)
+            # By its own age each, so that not all items are read again in one moment.
+            age = self._age_seconds * (0.75 + (zlib.crc32(name.encode()) % 256) / 1024)
+            if (known is None or now - known.read_at >= age) and name not in state.reading:
+                state.reading.add(name)
+                state.view.enter()
+                self._pool.submit(self._read, state, name)
+        return known
+
+    def forget(self, name: str, item_id: str | None = None) -> None:
+        """An item's points have changed; ``item_id``: those of this one, which may be new."""
+        state = self._current()
+        with state.lock:
+            state.known.pop(name, None)
+            state.forgotten[name] = time.monotonic()
+            for index in state.indexes.values():
+                ids = {stored.item.id for stored in index.items.get(name, [])}
+                if item_id is not None and ids and item_id not in ids:
+                    index.read_at = float("-inf")
+
+    def close(self) -> None:
+        """End the readers and wait for them."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        if self._state is not None:
+            self._state.view.close()
+
+    def _current(self) -> _State:
+        if self._state is None:
+            raise RuntimeError("use() comes first")
+        return self._state
+
+    def _read(self, state: _State, name: str) -> None:
+        began = time.monotonic()
+        try:
+            points = newest_points(self._stored(state, name))
+        except SqlbakError as error:
+            self._on_failure(name, error)
+        else:
+            with state.lock:
+                # What was read while it changed is worth nothing.
+                if state.forgotten.get(name, float("-inf")) < began:
+                    state.known[name] = Known(points, began)
+        finally:
+            with state.lock:
+                state.reading.discard(name)
+            state.view.leave()
+            self._on_news()
+
+    def _stored(self, state: _State, name: str) -> list[StoredItem]:
+        """The items of that name, by an index that is read once for all."""
+        vault = state.view.vault(name)
+        with state.index_lock:
+            now = time.monotonic()
+            index = state.indexes.get(vault.id)
+            age = _INDEX_SECONDS
+            if index is not None and name not in index.items:
+                age = _INDEX_AGAIN_SECONDS  # it may have been made just now
+            if index is None or now - index.read_at > age:
+                index = _Index(items_by_name(vault), now)
+                with state.lock:
+                    state.indexes[vault.id] = index
+            return index.items.get(name, [])
+
+
+def items_by_name(vault: Vault) -> dict[str, list[StoredItem]]:
+    """All items of a vault; several may have had one name."""
+    found: dict[str, list[StoredItem]] = {}
+    for item in vault.items():
+        found.setdefault(item.name, []).append(StoredItem(vault, item))
+    return found
+
+
+def newest_points(stored: list[StoredItem]) -> tuple[Point, ...]:
+    """The recovery points of that one of several items that has the newest."""
+    catalogs = [each.points() for each in stored]
+    return max(catalogs, key=lambda points: max((p.id for p in points), default=""), default=())

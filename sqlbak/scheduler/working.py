@@ -1,0 +1,218 @@
+"""One due backup, from its start to what is told of its end. The loop, ``--once`` and the workers
+of a queue all do it this way.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from sqlbak.errors import Cancelled, HookFailed, Interrupted, LeaseHeld, SqlbakError
+from sqlbak.fleet import Fleet, instance_of
+from sqlbak.jobs.backup import BackupOutcome, back_up
+from sqlbak.jobs.hooks import around
+from sqlbak.model import Point, PointType
+from sqlbak.monitor.events import NO_EVENTS, Event, EventKind, EventSeverity, EventSink
+from sqlbak.progress import NO_PROGRESS, Progress
+from sqlbak.scheduler.due import DueJob, Protected, due
+from sqlbak.scheduler.logs import EventLog
+from sqlbak.stopping import StopSignal
+from sqlbak.vault.job_records import JobOutcome, JobRecord, write_job
+
+__all__ = ["Decide", "Ended", "Ending", "Work", "rpo_breach"]
+
+Decide = Callable[[Iterable[Protected], datetime], list[DueJob]]
+
+
+class Ending(StrEnum):
+    """How a due backup ended. NOT_DUE: another process had served the slot; LEFT: another one works
+    on it now; CANCELLED: somebody asked this very job to end."""
+
+    DONE = "done"
+    NOT_DUE = "not_due"
+    LEFT = "left"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    INTERRUPTED = "interrupted"
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How it ended, what was made, and the error that ended it."""
+
+    ending: Ending
+    points: tuple[Point, ...] = ()
+    notes: tuple[str, ...] = ()
+    item_id: str | None = None
+    error: SqlbakError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Takes due backups and tells of them. Thread-safe."""
+
+    log: EventLog
+    stop: StopSignal
+    now: Callable[[], datetime]
+    events: EventSink = NO_EVENTS
+    decide: Decide = due
+    progress: Progress = NO_PROGRESS
+
+    def take(self, fleet: Fleet, job: DueJob) -> Ended:
+        """Take one backup. Errors of sqlbak's own tree become part of the answer; what a failure
+        means for the next try is for the caller to say."""
+        began = time.monotonic()
+        self.log.info("backup started", item=job.item, type=job.type.value, why=job.reason)
+        if job.type is PointType.LOG and job.missed:
+            self.events.emit(rpo_breach(job, self.now()))
+        try:
+            outcome = around(
+                fleet.configuration.instances[instance_of(job.item)].hooks,
+                job.item,
+                job.type,
+                job.slot,
+                lambda: self._back_up(fleet, job),
+                on_failure=lambda name, error: self._hook_failed(job, name, error),
+                stop=self.stop,
+            )
+        except LeaseHeld as error:
+            self.log.info("backup left to another", item=job.item, why=error.message)
+            return Ended(Ending.LEFT, error=error)
+        except Cancelled as error:
+            self.log.warning("backup cancelled", item=job.item, type=job.type.value)
+            return Ended(Ending.CANCELLED, error=error)
+        except Interrupted as error:
+            self.log.info("backup interrupted", item=job.item, type=job.type.value)
+            return Ended(Ending.INTERRUPTED, error=error)
+        except SqlbakError as error:
+            return Ended(Ending.FAILED, error=error)
+        self._tell(job, outcome, time.monotonic() - began)
+        if not outcome.points:
+            return Ended(Ending.NOT_DUE, item_id=outcome.item.id)
+        self._record_missed(fleet, job, outcome)
+        return Ended(Ending.DONE, outcome.points, outcome.notes, outcome.item.id)
+
+    def _back_up(self, fleet: Fleet, job: DueJob) -> BackupOutcome:
+        return back_up(
+            fleet,
+            job.item,
+            job.type,
+            slot=job.slot,
+            still_due=lambda points: self._is_still_due(fleet, job, points),
+            progress=self.progress,
+            stop=self.stop,
+            now=self.now,
+        )
+
+    def _is_still_due(self, fleet: Fleet, job: DueJob, points: tuple[Point, ...]) -> bool:
+        """Asked under the lease, with the points of the very cluster that answers now. Where the
+        server was replaced by another, it has no full yet: the log backup then becomes one.
+        """
+        protected = Protected(job.item, fleet.policy(job.item), points)
+        again = {one.type for one in self.decide([protected], self.now())}
+        return job.type in again or (job.type is PointType.LOG and bool(again))
+
+    def _tell(self, job: DueJob, outcome: BackupOutcome, seconds: float) -> None:
+        for note in outcome.notes:
+            self.log.warning("backup note", item=job.item, note=note)
+        for point in outcome.points:
+            self.log.info(
+                "backup done",
+                item=job.item,
+                type=point.type.value,
+                point=point.id,
+                size_bytes=point.size_bytes,
+                seconds=round(seconds, 3),
+                covers_until=None
+                if point.covers_until is None
+                else point.covers_until.isoformat(timespec="microseconds"),
+            )
+        if not outcome.points:
+            self.log.info("backup not needed any more", item=job.item, type=job.type.value)
+        elif job.type is PointType.LOG:
+            if any(point.type is PointType.FULL for point in outcome.points):
+                self._chain_broken(job, outcome)
+            if job.missed:
+                what = f"the log of {job.item} is backed up again"
+                self.events.emit(rpo_breach(job, self.now()).over(what, self.now()))
+
+    def _chain_broken(self, job: DueJob, outcome: BackupOutcome) -> None:
+        why = next((note for note in outcome.notes if note.startswith("a full was taken")), "")
+        self.events.emit(
+            Event(
+                EventKind.CHAIN_BROKEN,
+                job.item,
+                EventSeverity.WARNING,
+                f"the log of {job.item} could not be continued: {why or 'a full was taken'}",
+                f"the time since the last log backup cannot be restored: sqlbak windows {job.item}",
+                self.now(),
+            )
+        )
+
+    def _hook_failed(self, job: DueJob, name: str, error: HookFailed) -> None:
+        self.log.error(
+            "hook failed",
+            item=job.item,
+            type=job.type.value,
+            hook=name,
+            error=error.message,
+            hint=error.hint,
+        )
+        self.events.emit(
+            Event(
+                EventKind.HOOK_FAILED,
+                job.item,
+                EventSeverity.WARNING,
+                f"{job.item}: {error.message}",
+                error.hint,
+                self.now(),
+                name,
+            )
+        )
+
+    def _record_missed(self, fleet: Fleet, job: DueJob, outcome: BackupOutcome) -> None:
+        """One record for all slots of this type that nothing served, so that they are found among
+        the runs (sqlbak jobs)."""
+        if not job.missed:
+            return
+        first, last = job.missed[0], job.missed[-1]
+        count = len(job.missed)
+        slots = "1 slot was" if count == 1 else f"{count} slots were"
+        told = (
+            f"{slots} missed, from {first.instant:%Y-%m-%d %H:%M}Z to "
+            f"{last.instant:%Y-%m-%d %H:%M}Z; one backup was taken for all"
+        )
+        self.log.warning("slots missed", item=job.item, type=job.type.value, count=count)
+        moment = self.now()
+        record = JobRecord(
+            f"missed-{secrets.token_hex(8)}",
+            job.type.value,
+            moment,
+            moment,
+            JobOutcome.SKIPPED,
+            error_code="slots_missed",
+            error_message=told,
+            slot=first.instant,
+        )
+        try:
+            write_job(fleet.vault(job.item).store, outcome.item.id, record)
+        except SqlbakError as error:
+            # The backup is in the vault, which is what counts.
+            self.log.warning("missed slots not recorded", item=job.item, error=error.message)
+
+
+def rpo_breach(job: DueJob, now: datetime) -> Event:
+    """That losing the item now costs more than its policy says, since log slots were missed."""
+    first = job.missed[0].instant
+    return Event(
+        EventKind.RPO_BREACHED,
+        job.item,
+        EventSeverity.CRITICAL,
+        f"the log of {job.item} was not backed up at {first:%Y-%m-%d %H:%M}Z and since; it is now",
+        f"see why: sqlbak jobs {job.item}",
+        now,
+    )
