@@ -23,7 +23,7 @@ __all__ = ["LoadedConfiguration", "load_configuration"]
 
 _SUFFIXES = (".yaml", ".yml")
 _LARGEST_BYTES = 1024 * 1024
-_SECTIONS = ("vaults", "policies", "instances")
+_SECTIONS = ("vaults", "policies", "instances", "notifications")
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,11 +11,13 @@ from enum import StrEnum
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from sqlbak.model import DifferentialMethod, PointType
 from sqlbak.policy.cron import CronLine
 from sqlbak.policy.duration import Duration
+from sqlbak.policy.notifications import NotificationSettings
+from sqlbak.policy.setting_model import SettingModel
 from sqlbak.policy.settings import (
     Cron,
     Dsn,
@@ -60,13 +62,6 @@ DEFAULT_POLICY_NAME = "DefaultPolicy"
 """The policy of a vault for which none is written."""
 
 
-class _Model(BaseModel):
-    # Error texts must not repeat values: one of them may be a secret in the wrong place.
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, hide_input_in_errors=True, arbitrary_types_allowed=True
-    )
-
-
 class Redundancy(StrEnum):
     """Whether recovery points live in one place or in two."""
 
@@ -93,7 +88,7 @@ class LogCadence(StrEnum):
         return timedelta(minutes=count) if unit == "m" else timedelta(hours=count)
 
 
-class Encryption(_Model):
+class Encryption(SettingModel):
     """Encryption of everything in a vault."""
 
     key: Secret = Field(
@@ -101,7 +96,7 @@ class Encryption(_Model):
     )
 
 
-class S3Settings(_Model):
+class S3Settings(SettingModel):
     """How to reach the S3 server of a vault. Without it: AWS, with the credentials, region and
     certificates that its own tools would find."""
 
@@ -140,7 +135,7 @@ class S3Settings(_Model):
     )
 
 
-class VaultLimits(_Model):
+class VaultLimits(SettingModel):
     """How much one process may ask of a vault at once."""
 
     jobs: int | None = Field(
@@ -158,7 +153,7 @@ class VaultLimits(_Model):
     )
 
 
-class InstanceLimits(_Model):
+class InstanceLimits(SettingModel):
     """How much one process may ask of an instance at once."""
 
     jobs: int | None = Field(
@@ -171,7 +166,7 @@ class InstanceLimits(_Model):
     )
 
 
-class Hook(_Model):
+class Hook(SettingModel):
     """A program that runs before or after each backup of an item."""
 
     command: Program = Field(
@@ -201,7 +196,7 @@ class Hook(_Model):
     )
 
 
-class Hooks(_Model):
+class Hooks(SettingModel):
     """Programs around the backups of an instance's items."""
 
     pre: Hook | None = Field(
@@ -216,7 +211,7 @@ class Hooks(_Model):
     )
 
 
-class VaultSettings(_Model):
+class VaultSettings(SettingModel):
     """A vault: where recovery points live."""
 
     url: VaultUrl = Field(
@@ -254,7 +249,7 @@ class VaultSettings(_Model):
     )
 
 
-class Retention(_Model):
+class Retention(SettingModel):
     """How long recovery points are kept; months and years are calendar units."""
 
     full: Span = Field(
@@ -282,7 +277,7 @@ class Retention(_Model):
     )
 
 
-class Policy(_Model):
+class Policy(SettingModel):
     """When backups are taken and how long they are kept."""
 
     vault: Text = Field(description="Name of the vault.", examples=["main"])
@@ -358,7 +353,7 @@ class Policy(_Model):
         return self.log_shipping_interval or DEFAULT_SHIPPING_SECONDS
 
 
-class PostgresInstance(_Model):
+class PostgresInstance(SettingModel):
     """A PostgreSQL cluster to protect."""
 
     engine: Literal["postgres"] = Field(examples=["postgres"])
@@ -394,7 +389,7 @@ class PostgresInstance(_Model):
     )
 
 
-class DiskDelivery(_Model):
+class DiskDelivery(SettingModel):
     """SQL Server writes to a folder that sqlbak sees too."""
 
     server_path: Text = Field(
@@ -405,7 +400,7 @@ class DiskDelivery(_Model):
     )
 
 
-class Delivery(_Model):
+class Delivery(SettingModel):
     """How a SQL Server backup reaches the vault: exactly one of the two."""
 
     disk: DiskDelivery | None = Field(
@@ -420,7 +415,7 @@ class Delivery(_Model):
     )
 
 
-class Databases(_Model):
+class Databases(SettingModel):
     """Which databases of an instance are protected; names may hold the wildcard *."""
 
     include: tuple[Text, ...] = Field(
@@ -429,7 +424,7 @@ class Databases(_Model):
     exclude: tuple[Text, ...] = Field(default=(), examples=[["tempdb"]])
 
 
-class SqlServerInstance(_Model):
+class SqlServerInstance(SettingModel):
     """A SQL Server instance to protect."""
 
     engine: Literal["sqlserver"] = Field(examples=["sqlserver"])
@@ -465,7 +460,7 @@ class SqlServerInstance(_Model):
     )
 
 
-class Configuration(_Model):
+class Configuration(SettingModel):
     """All policy files together. Made by sqlbak.policy.loading, where names are resolved: every
     instance then has a ``policy`` that is in ``policies``, whose vault is in ``vaults``."""
 
@@ -474,6 +469,9 @@ class Configuration(_Model):
     instances: dict[
         str, Annotated[PostgresInstance | SqlServerInstance, Field(discriminator="engine")]
     ] = Field(default={}, description="Database servers to protect.")
+    notifications: dict[str, NotificationSettings] = Field(
+        default={}, description="Who is told when protection is at risk."
+    )
 
     def policy_for(self, instance: str) -> Policy:
         """The policy of an instance. KeyError when there is no such instance or policy."""

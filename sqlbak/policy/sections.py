@@ -18,6 +18,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from sqlbak.policy.cron import CronLine
 from sqlbak.policy.duration import Duration
 from sqlbak.policy.explanation import did_you_mean, explained
+from sqlbak.policy.notifications import NotificationSettings, notification_problems
 from sqlbak.policy.problem import SettingProblem, quoted
 from sqlbak.policy.rules import (
     quiet_problems,
@@ -68,12 +69,16 @@ class Sections:
     vaults: dict[str, Entry] = field(default_factory=dict)
     policies: dict[str, Entry] = field(default_factory=dict)
     instances: dict[str, Entry] = field(default_factory=dict)
+    notifications: dict[str, Entry] = field(default_factory=dict)
 
     def entries(self, section: str) -> dict[str, Entry]:
         """The entries of one section by its key in the file."""
-        return {"vaults": self.vaults, "policies": self.policies, "instances": self.instances}[
-            section
-        ]
+        return {
+            "vaults": self.vaults,
+            "policies": self.policies,
+            "instances": self.instances,
+            "notifications": self.notifications,
+        }[section]
 
 
 Problems = list[tuple[Entry, SettingProblem]]
@@ -83,7 +88,8 @@ def configuration_of(sections: Sections) -> tuple[Configuration, Problems]:
     """The configuration, as far as it is valid, and every problem of it with the entry that it is
     in. Only a configuration without problems may be used."""
     problems: Problems = []
-    for section in (sections.vaults, sections.policies, sections.instances):
+    named = (sections.vaults, sections.policies, sections.instances, sections.notifications)
+    for section in named:
         problems += [(entry, problem) for entry in section.values() for problem in _named(entry)]
     vaults = _vaults(sections, problems)
     policies = _policies(sections, problems)
@@ -92,7 +98,10 @@ def configuration_of(sections: Sections) -> tuple[Configuration, Problems]:
         policies[DEFAULT_POLICY_NAME] = default_policy(names.vault_of_default)
     instances = _instances(sections, names, problems)
     configuration = Configuration.model_construct(
-        vaults=vaults, policies=policies, instances=instances
+        vaults=vaults,
+        policies=policies,
+        instances=instances,
+        notifications=_notifications(sections, problems),
     )
     return configuration, problems
 
@@ -259,6 +268,16 @@ def _instances(
             instance = instance.model_copy(update={"policy": names.when_not_said})
         instances[name] = instance
     return instances
+
+
+def _notifications(sections: Sections, problems: Problems) -> dict[str, NotificationSettings]:
+    found: dict[str, NotificationSettings] = {}
+    for name, entry in sections.notifications.items():
+        settings = _checked(NotificationSettings, entry, problems)
+        if settings is not None:
+            problems += [(entry, problem) for problem in notification_problems(settings)]
+            found[name] = settings
+    return found
 
 
 def _engine_model(
