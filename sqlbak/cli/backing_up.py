@@ -10,7 +10,9 @@ from sqlbak.cli.output import instant, point_document, size_text
 from sqlbak.cli.progress import progress_for
 from sqlbak.cli.session import AsJson, Config, Item, Quiet, session
 from sqlbak.cli.signals import stop_on_signals
+from sqlbak.fleet import instance_of
 from sqlbak.jobs.backup import back_up
+from sqlbak.jobs.hooks import around
 from sqlbak.model import PointType
 
 __all__ = ["backup"]
@@ -35,8 +37,16 @@ def backup(
         progress_for(quiet=here.quiet) as shown,
     ):
         name = fleet.item_named(item)
-        outcome = back_up(
-            fleet, name, point_type, is_copy_only=copy_only, progress=shown, stop=stop
+        outcome = around(
+            fleet.configuration.instances[instance_of(name)].hooks,
+            name,
+            point_type,
+            None,
+            lambda: back_up(
+                fleet, name, point_type, is_copy_only=copy_only, progress=shown, stop=stop
+            ),
+            on_failure=lambda _which, error: here.output.note(f"note: {error.message}"),
+            stop=stop,
         )
     points = [point_document(outcome.item.name, point) for point in outcome.points]
     # The last one is the newest: a log backup that crossed a fork makes two.
