@@ -87,7 +87,8 @@ def test_hooks_run_around_a_backup_whoever_asked_for_it(tmp_path: Path, cluster:
     script.write_text(
         f"#!{sys.executable} -S\n"
         "import os\n"
-        "words = [os.environ.get('SQLBAK_' + n, '-') for n in ('HOOK', 'ITEM', 'TYPE', 'OUTCOME')]\n"
+        "names = ('HOOK', 'ITEM', 'TYPE', 'OUTCOME')\n"
+        "words = [os.environ.get('SQLBAK_' + name, '-') for name in names]\n"
         "secret = '!' if 'ORDERS_DSN' in os.environ else ''\n"
         f"open({str(diary)!r}, 'a').write(' '.join(words) + secret + '\\n')\n"
     )
