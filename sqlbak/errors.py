@@ -48,6 +48,8 @@ Errors travel up as exceptions and are printed or logged once, at the edge.
     |   +-- RestoreFailed
     |   +-- RestoreNotProven
     +-- HookFailed                      exit 1
+    +-- QueueUnreachable                exit 1
+    +-- NotificationFailed              exit 1
     +-- ProtectionAtRisk                exit 4
     +-- Interrupted                     exit 130
         +-- Cancelled
@@ -82,12 +84,14 @@ __all__ = [
     "LogRewritten",
     "NameNeeded",
     "NothingToRestore",
+    "NotificationFailed",
     "ObjectDamaged",
     "ObjectKeyInvalid",
     "ObjectNotFound",
     "PositionUnreachable",
     "PreconditionFailed",
     "ProtectionAtRisk",
+    "QueueUnreachable",
     "Refused",
     "RestoreFailed",
     "RestoreNotProven",
@@ -438,6 +442,18 @@ class HookFailed(SqlbakError):
     """A program that the policy files want to run before or after a backup failed."""
 
     code = "hook_failed"
+
+
+class NotificationFailed(SqlbakError):
+    """A notice did not reach whom it is for. Never carries a URL or another secret."""
+
+    code = "notification_failed"
+
+
+class QueueUnreachable(SqlbakError):
+    """The PostgreSQL server that holds the queue of jobs does not answer, or refuses."""
+
+    code = "queue_unreachable"
 
 
 class ProtectionAtRisk(SqlbakError):

@@ -20,6 +20,7 @@ from sqlbak.cli import (
     inspecting,
     jobs,
     listing,
+    notify,
     planning,
     restoring,
     serving,
@@ -50,6 +51,7 @@ app.command("list")(listing.list_points)
 app.command("windows")(listing.list_windows)
 app.command("status")(status.status)
 app.command("jobs")(jobs.jobs)
+app.command("notify")(notify.notify)
 app.command("plan")(planning.plan_restore)
 app.command("restore")(restoring.restore)
 app.command("inspect")(inspecting.inspect)
