@@ -22,6 +22,7 @@ from sqlbak.cli import (
     listing,
     notify,
     planning,
+    queueing,
     restoring,
     serving,
     shipping,
@@ -45,6 +46,8 @@ app = typer.Typer(
 
 app.command("validate")(validating.validate)
 app.command("run")(serving.run)
+app.command("worker")(queueing.worker)
+app.command("queue")(queueing.show_queue)
 app.command("ship")(shipping.ship)
 app.command("backup")(backing_up.backup)
 app.command("list")(listing.list_points)

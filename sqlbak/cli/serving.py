@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import signal
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
 
 from sqlbak.cli.output import instant, point_document
+from sqlbak.cli.queueing import Queue, bytes_per_second, queue_dsn
 from sqlbak.cli.session import AsJson, Config, Session, session
 from sqlbak.cli.signals import stop_on_signals
 from sqlbak.errors import Interrupted, SqlbakError, UsageError
 from sqlbak.fleet import Fleet
-from sqlbak.policy.rate import Rate
+from sqlbak.monitor.attendant import Attendant
+from sqlbak.monitor.metrics import Vitals
+from sqlbak.monitor.web import parse_address
 from sqlbak.scheduler.configuration_watch import ConfigurationWatch
 from sqlbak.scheduler.decisions import Decision, Decisions, decide_all
+from sqlbak.scheduler.job_queue import JobQueue
 from sqlbak.scheduler.logs import event_log
 from sqlbak.scheduler.once import Done, do_all
+from sqlbak.scheduler.queue_dispatch import QueueDispatch
 from sqlbak.scheduler.service import Limits, Service
 from sqlbak.scheduler.working import Ending, Work
 from sqlbak.vault.throttle import BandwidthCap
@@ -25,15 +31,6 @@ from sqlbak.vault.throttle import BandwidthCap
 __all__ = ["run"]
 
 _WELL = (Ending.DONE, Ending.NOT_DUE, Ending.LEFT)
-
-
-def _rate(text: str | None) -> int | None:
-    if text is None:
-        return None
-    try:
-        return Rate.parse(text).bytes_per_second
-    except ValueError as error:
-        raise UsageError(f"--bandwidth {error}") from None
 
 
 def run(
@@ -55,12 +52,19 @@ def run(
         float,
         typer.Option("--spread", min=0.0, help="Seconds over which starts for a slot are spread."),
     ] = 30.0,
+    listen: Annotated[
+        str | None,
+        typer.Option(
+            "--listen", metavar="HOST:PORT", help="Serve /metrics, /healthz and /readyz there."
+        ),
+    ] = None,
     once: Annotated[
         bool, typer.Option("--once", help="Do what is due now, wait for it, and end.")
     ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="With --once: tell what is due and why; do nothing.")
     ] = False,
+    queue: Queue = None,
 ) -> int:
     """Serve the policies until told to stop. SIGHUP reads the policy files again."""
     here = session(context, config, as_json=as_json)
@@ -71,21 +75,43 @@ def run(
         tick_seconds=tick,
         grace_seconds=grace,
         spread_seconds=spread,
-        bandwidth=_rate(bandwidth),
+        bandwidth=bytes_per_second(bandwidth),
     )
     if once:
         return _once(here, limits, is_dry=dry_run)
-    _serve(here, limits)
+    with ExitStack() as opened:
+        handed = None
+        if queue is not None:
+            handed = opened.enter_context(JobQueue(queue_dsn(queue)))
+        _serve(here, limits, handed, listen)
     return 0
 
 
-def _serve(here: Session, limits: Limits) -> None:
+def _serve(here: Session, limits: Limits, queue: JobQueue | None, listen: str | None) -> None:
     watch = ConfigurationWatch(here.config)
     log = event_log(as_json=True if here.output.as_json else None)
-    with stop_on_signals() as stop:
+    address = None if listen is None else parse_address(listen)
+    service: Service | None = None
+
+    def vitals() -> Vitals:
+        if service is None:
+            return Vitals((), 0.0)
+        return Vitals([one.job.type for one in service.waiting], service.idle_seconds)
+
+    with stop_on_signals() as stop, Attendant(log, vitals, address=address) as attendant:
         before = signal.signal(signal.SIGHUP, lambda _number, _frame: watch.ask())
         try:
-            Service(watch, log, stop, limits=limits).run()
+            dispatch = None if queue is None else QueueDispatch(queue, log)
+            service = Service(
+                watch,
+                log,
+                stop,
+                limits=limits,
+                events=attendant,
+                on_fleet=lambda fleet: attendant.use(fleet.configuration),
+                queue=dispatch,
+            )
+            service.run()
         finally:
             signal.signal(signal.SIGHUP, before)
 

@@ -128,12 +128,14 @@ class _Running:
 
     room: Room
     busy: list[Busy] = field(default_factory=list)
+    items: set[tuple[str, bool]] = field(default_factory=set)
     by_instance: Counter[str] = field(default_factory=Counter)
     by_vault: Counter[str] = field(default_factory=Counter)
     data: int = 0
 
     def add(self, one: Busy) -> None:
         self.busy.append(one)
+        self.items.add((one.item, _is_data(one.type)))
         self.by_instance[one.instance] += 1
         self.by_vault[one.vault] += 1
         self.data += _is_data(one.type)
@@ -141,7 +143,7 @@ class _Running:
     def why_full(self, one: Candidate, *, keeps_one_for_data: bool) -> str | None:
         """What stands in the way of one more; None: nothing."""
         jobs, item, kind = self.room.jobs, one.job.item, one.job.type
-        if any(each.item == item and _is_data(each.type) == _is_data(kind) for each in self.busy):
+        if (item, _is_data(kind)) in self.items:
             return f"for the backup of {item} that runs"
         limit = self.room.of_instances.get(one.instance)
         if limit is not None and self.by_instance[one.instance] >= limit:

@@ -92,14 +92,15 @@ class Catalogs:
         return known
 
     def forget(self, name: str, item_id: str | None = None) -> None:
-        """An item's points have changed; ``item_id``: those of this one, which may be new."""
+        """An item's points have changed; ``item_id``: those of this one, where it is known. One that
+        the index does not have yet has it read again."""
         state = self._current()
         with state.lock:
             state.known.pop(name, None)
             state.forgotten[name] = time.monotonic()
             for index in state.indexes.values():
                 ids = {stored.item.id for stored in index.items.get(name, [])}
-                if item_id is not None and ids and item_id not in ids:
+                if not ids or (item_id is not None and item_id not in ids):
                     index.read_at = float("-inf")
 
     def close(self) -> None:

@@ -25,6 +25,7 @@ from sqlbak.scheduler.catalogs import Catalogs, Known
 from sqlbak.scheduler.configuration_watch import ConfigurationWatch
 from sqlbak.scheduler.due import DueJob, Protected, due, quiet_until
 from sqlbak.scheduler.logs import EventLog
+from sqlbak.scheduler.queue_dispatch import QueueDispatch
 from sqlbak.scheduler.shippers import Shippers
 from sqlbak.scheduler.working import Decide, Ended, Ending, Work
 from sqlbak.stopping import StopSignal
@@ -68,7 +69,8 @@ class _State:
 
 class Service:
     """Runs until ``stop`` is requested. ``decide`` and ``now`` are there for the demo and tests;
-    ``on_fleet`` is told of each set of policies that comes into force."""
+    ``on_fleet`` is told of each set of policies that comes into force. With ``queue``, due backups
+    are put there for workers, and none is taken here."""
 
     def __init__(
         self,
@@ -81,6 +83,7 @@ class Service:
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         events: EventSink = NO_EVENTS,
         on_fleet: Callable[[Fleet], None] = lambda _fleet: None,
+        queue: QueueDispatch | None = None,
     ) -> None:
         self._watch = watch
         self._log = log
@@ -90,6 +93,7 @@ class Service:
         self._now = now
         self._events = events
         self._on_fleet = on_fleet
+        self._queue = queue
         self._state = _State()
         self._abort = StopSignal()
         self._wake = threading.Event()
@@ -104,6 +108,12 @@ class Service:
         self._bandwidth = None if limits.bandwidth is None else BandwidthCap(limits.bandwidth)
         self._is_misconfigured = False
         self._waiting: tuple[Waiting, ...] = ()
+        self._looked_at = time.monotonic()
+
+    @property
+    def idle_seconds(self) -> float:
+        """How long ago the loop last began to look at what is due."""
+        return time.monotonic() - self._looked_at
 
     @property
     def waiting(self) -> tuple[Waiting, ...]:
@@ -191,6 +201,7 @@ class Service:
         )
 
     def _tick(self, pool: ThreadPoolExecutor, fleet: Fleet) -> None:
+        self._looked_at = time.monotonic()
         names = list(self._item_names(fleet))
         spread = min(self._limits.spread_seconds, 0.02 * len(names))
         now = self._now()
@@ -202,6 +213,9 @@ class Service:
                 candidate_of(fleet, job, now, not_before=_turn(job, spread))
                 for job in self._due(fleet, name, now)
             ]
+        if self._queue is not None:
+            self._waiting = self._queue.hand_over(candidates, fleet, now, self._catalogs.forget)
+            return
         with self._state.lock:
             busy = list(self._state.running.values())
         room = room_of(fleet, self._limits.jobs_at_once)

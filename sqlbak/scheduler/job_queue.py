@@ -1,0 +1,188 @@
+"""A queue of due backups on PostgreSQL (procrastinate): schedulers put them in, workers on any
+machine take them.
+
+The queue decides nothing. A job in it says "look at this item"; whether it is still due is asked
+under the item's lease, and only the vault knows what was taken. A queue that is lost, or filled
+twice, costs a look.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Self
+
+import psycopg
+
+from sqlbak.errors import FeatureUnsupported, QueueUnreachable
+from sqlbak.model import PointType
+from sqlbak.scheduler.due import DueJob
+
+if TYPE_CHECKING:
+    import procrastinate
+
+__all__ = ["DATA_QUEUE", "LOG_QUEUE", "TASK", "JobQueue", "QueuedJob", "require_procrastinate"]
+
+TASK = "sqlbak.backup"
+LOG_QUEUE, DATA_QUEUE = "sqlbak_log", "sqlbak_data"
+PRIORITIES = {PointType.LOG: 20, PointType.FULL: 10, PointType.DIFFERENTIAL: 5}
+
+_SCHEMA_LOCK = 0x73716C62  # "sqlb": schedulers and workers that start together make it once
+_CONNECT_SECONDS = 10
+
+_LIST = f"""
+SELECT id, status::text AS status, args, attempts, scheduled_at, worker_id
+FROM procrastinate_jobs
+WHERE task_name = '{TASK}' AND status::text = ANY(%(statuses)s)
+ORDER BY id
+"""  # noqa: S608 - only constants
+
+
+@dataclass(frozen=True, slots=True)
+class QueuedJob:
+    """One job of the queue. ``status`` is procrastinate's: ``todo``, ``doing``, ``succeeded``,
+    ``failed``, ``cancelled`` or ``aborted``. ``slot``: the identity of the slot it was put in for.
+    """
+
+    id: int
+    status: str
+    item: str
+    type: PointType
+    slot: str
+    attempts: int
+    scheduled_at: datetime | None
+    worker: int | None
+
+    @property
+    def is_active(self) -> bool:
+        """Whether it waits or runs."""
+        return self.status in ("todo", "doing")
+
+
+def require_procrastinate() -> Any:
+    """The library. FeatureUnsupported where it is not installed."""
+    try:
+        import procrastinate
+    except ImportError as error:
+        raise FeatureUnsupported(
+            "this installation has no queue: procrastinate is missing",
+            hint="install it with: pip install 'sqlbak[queue]'",
+        ) from error
+    return procrastinate
+
+
+def lock_of(item: str, kind: PointType) -> str:
+    """At most one job with this lock runs: a log backup goes beside a full, nothing else does."""
+    return f"{item}.{'log' if kind is PointType.LOG else 'data'}"
+
+
+class JobQueue:
+    """The queue as a scheduler sees it. Close it after use; used from one thread."""
+
+    def __init__(self, dsn: str) -> None:
+        self._procrastinate = require_procrastinate()
+        self._dsn = dsn
+        self._app: procrastinate.App | None = None
+
+    def open(self) -> Self:
+        """Connect, and make the queue's tables if they are not there. QueueUnreachable."""
+        with reaching():
+            prepare(self._dsn)
+            connector = self._procrastinate.SyncPsycopgConnector(
+                conninfo=self._dsn, min_size=1, max_size=2, timeout=_CONNECT_SECONDS
+            )
+            self._app = self._procrastinate.App(connector=connector)
+            self._app.open()
+        return self
+
+    def close(self) -> None:
+        """Disconnect."""
+        app, self._app = self._app, None
+        if app is not None:
+            app.close()
+
+    def __enter__(self) -> Self:
+        return self.open()
+
+    def __exit__(self, kind: object, value: object, traceback: object) -> None:
+        self.close()
+
+    def put(self, job: DueJob) -> bool:
+        """Put a due backup in; False: it waits there already. QueueUnreachable."""
+        deferrer = self._opened().configure_task(
+            TASK,
+            queue=LOG_QUEUE if job.type is PointType.LOG else DATA_QUEUE,
+            lock=lock_of(job.item, job.type),
+            queueing_lock=f"{job.item}.{job.type.value}",
+            priority=PRIORITIES[job.type],
+        )
+        try:
+            with reaching():
+                deferrer.defer(
+                    item=job.item,
+                    type=job.type.value,
+                    slot="" if job.slot is None else job.slot.identity,
+                    reason=job.reason,
+                )
+        except self._procrastinate.exceptions.AlreadyEnqueued:
+            return False
+        return True
+
+    def jobs(self, *statuses: str) -> list[QueuedJob]:
+        """The jobs in those states, oldest first. QueueUnreachable."""
+        connector = self._opened().connector.get_sync_connector()
+        with reaching():
+            rows = connector.execute_query_all(_LIST, statuses=list(statuses))
+        return [_job(row) for row in rows]
+
+    def _opened(self) -> procrastinate.App:
+        if self._app is None:
+            raise RuntimeError("the queue is not open")
+        return self._app
+
+
+def prepare(dsn: str) -> None:
+    """Make procrastinate's tables where they are not, once whoever asks."""
+    from procrastinate.schema import SchemaManager
+
+    with psycopg.connect(dsn, connect_timeout=_CONNECT_SECONDS) as connection:
+        connection.execute("SELECT pg_advisory_xact_lock(%s)", (_SCHEMA_LOCK,))
+        row = connection.execute("SELECT to_regclass('procrastinate_jobs')").fetchone()
+        if row == (None,):
+            connection.execute(SchemaManager.get_schema().encode())
+
+
+@contextmanager
+def reaching() -> Iterator[None]:
+    """Errors of the queue's server as QueueUnreachable; none of them shows the password."""
+    procrastinate = require_procrastinate()
+    pool_errors = _pool_errors()
+    try:
+        yield
+    except (psycopg.Error, procrastinate.exceptions.ConnectorException, *pool_errors) as error:
+        raise QueueUnreachable(
+            f"the queue cannot be used: {error or type(error).__name__}",
+            hint="look at its PostgreSQL server; backups go on without it: sqlbak run",
+        ) from error
+
+
+def _pool_errors() -> tuple[type[Exception], ...]:
+    import psycopg_pool
+
+    return (psycopg_pool.PoolTimeout, psycopg_pool.PoolClosed)
+
+
+def _job(row: dict[str, Any]) -> QueuedJob:
+    args = row["args"]
+    return QueuedJob(
+        id=row["id"],
+        status=row["status"],
+        item=str(args.get("item", "")),
+        type=PointType(args.get("type", "log")),
+        slot=str(args.get("slot", "")),
+        attempts=row["attempts"],
+        scheduled_at=row["scheduled_at"],
+        worker=row["worker_id"],
+    )

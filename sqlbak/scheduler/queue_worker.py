@@ -1,0 +1,280 @@
+"""Taking backups from the queue: ``sqlbak worker``.
+
+Two procrastinate workers share one process: one takes whatever is most urgent, the other logs
+only, so that fulls that take hours never hold up all of its places.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from sqlbak.errors import SqlbakError
+from sqlbak.fleet import Fleet, instance_of
+from sqlbak.model import Point, PointType
+from sqlbak.monitor.events import NO_EVENTS, EventSink
+from sqlbak.scheduler.admission import Room
+from sqlbak.scheduler.backoff import FIRST_SECONDS, LONGEST_SECONDS
+from sqlbak.scheduler.configuration_watch import ConfigurationWatch
+from sqlbak.scheduler.due import DueJob, Protected, due
+from sqlbak.scheduler.job_queue import (
+    DATA_QUEUE,
+    LOG_QUEUE,
+    TASK,
+    prepare,
+    reaching,
+    require_procrastinate,
+)
+from sqlbak.scheduler.logs import EventLog
+from sqlbak.scheduler.working import Decide, Ended, Ending, Work
+from sqlbak.stopping import StopSignal
+from sqlbak.vault.throttle import BandwidthCap
+
+if TYPE_CHECKING:
+    import procrastinate
+
+__all__ = ["QueueWorker"]
+
+Take = Callable[[Fleet, DueJob, StopSignal], Ended]
+Points = Callable[[Fleet, str], tuple[Point, ...]]
+
+_LOOK_SECONDS = 0.2
+_KEPT_HOURS = 72
+
+
+class _Again(Exception):
+    """A job ended without a backup and is to be tried again."""
+
+    def __init__(self, message: str, *, at_once: bool) -> None:
+        super().__init__(message)
+        self.at_once = at_once
+
+
+class QueueWorker:
+    """Runs until ``stop`` is requested; then lets running backups end for ``grace_seconds``.
+
+    ``heartbeat_seconds``: after three of them without one, another worker's jobs are taken over.
+    ``take`` and ``points`` are there for simulations.
+    """
+
+    def __init__(
+        self,
+        dsn: str,
+        watch: ConfigurationWatch,
+        log: EventLog,
+        stop: StopSignal,
+        *,
+        jobs: int = 4,
+        grace_seconds: float = 20.0,
+        heartbeat_seconds: float = 10.0,
+        polling_seconds: float = 2.0,
+        bandwidth: int | None = None,
+        events: EventSink = NO_EVENTS,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        decide: Decide = due,
+        take: Take | None = None,
+        points: Points = lambda fleet, name: fleet.points(name),
+    ) -> None:
+        self._procrastinate = require_procrastinate()
+        self._dsn = dsn
+        self._watch = watch
+        self._log = log
+        self._stop = stop
+        self._abort = StopSignal()
+        self._room = Room(jobs)
+        self._grace_seconds = grace_seconds
+        self._heartbeat_seconds = heartbeat_seconds
+        self._polling_seconds = polling_seconds
+        self._cap = None if bandwidth is None else BandwidthCap(bandwidth)
+        self._events = events
+        self._now = now
+        self._decide = decide
+        self._take = self._taken if take is None else take
+        self._points = points
+        self._fleet: Fleet | None = None
+        self._pool = ThreadPoolExecutor(jobs, thread_name_prefix="job")
+
+    def run(self) -> None:
+        """Work. QueueUnreachable, and ConfigurationInvalid if the first policies are wrong."""
+        # What procrastinate says of its jobs is said here, with their items.
+        logging.getLogger("procrastinate").setLevel(logging.CRITICAL)
+        try:
+            self._reload()
+            with reaching():
+                prepare(self._dsn)
+                asyncio.run(self._serve())
+        finally:
+            self._abort.request("the worker is stopping")
+            self._pool.shutdown(wait=True, cancel_futures=True)
+            if self._fleet is not None:
+                self._fleet.close()
+        self._log.info("stopped")
+
+    async def _serve(self) -> None:
+        jobs = self._room.jobs
+        app = self._app(jobs)
+        async with app.open_async():
+            anything = self._room.for_data
+            workers = [self._worker(app, [LOG_QUEUE, DATA_QUEUE], anything)]
+            if jobs > anything:
+                workers.append(self._worker(app, [LOG_QUEUE], jobs - anything))
+            others = [asyncio.create_task(self._recover(app)), asyncio.create_task(self._follow())]
+            self._log.info("worker started", jobs=jobs, for_data=anything)
+            try:
+                while not self._stop.is_requested:
+                    done, _ = await asyncio.wait([*workers, *others], timeout=_LOOK_SECONDS)
+                    for task in done:
+                        task.result()
+                self._log.info("stopping", grace_seconds=self._grace_seconds)
+            finally:
+                await self._end(workers, others)
+
+    async def _end(
+        self, workers: list[asyncio.Task[None]], others: list[asyncio.Task[None]]
+    ) -> None:
+        """No new jobs; those that run may end for a while, and are then asked to."""
+        for task in (*workers, *others):
+            task.cancel()
+        _, running = await asyncio.wait(workers, timeout=self._grace_seconds)
+        if running:
+            self._abort.request("the worker is stopping")
+        for task in (*workers, *others):
+            with suppress(asyncio.CancelledError):
+                await task
+
+    def _app(self, jobs: int) -> procrastinate.App:
+        connector = self._procrastinate.PsycopgConnector(
+            conninfo=self._dsn, min_size=2, max_size=jobs + 6
+        )
+        app: procrastinate.App = self._procrastinate.App(connector=connector)
+        app.task(name=TASK, pass_context=True, retry=_strategy(self._procrastinate))(self._job)
+        return app
+
+    def _worker(self, app: procrastinate.App, queues: list[str], places: int) -> asyncio.Task[None]:
+        return asyncio.create_task(
+            app.run_worker_async(
+                queues=queues,
+                concurrency=places,
+                install_signal_handlers=False,
+                fetch_job_polling_interval=self._polling_seconds,
+                update_heartbeat_interval=self._heartbeat_seconds,
+                stalled_worker_timeout=3 * self._heartbeat_seconds,
+            )
+        )
+
+    async def _job(self, _context: Any, /, **arguments: str) -> str:
+        """One job of the queue. Its slot and reason are for people."""
+        item, kind = arguments["item"], PointType(arguments["type"])
+        with self._abort.branch() as own:
+            running = asyncio.get_running_loop().run_in_executor(
+                self._pool, self._look_and_take, item, kind, own
+            )
+            try:
+                ended = await asyncio.shield(running)
+            except asyncio.CancelledError:
+                own.request("the job was aborted in the queue")
+                await running
+                raise
+        return self._settled(item, kind, ended)
+
+    def _settled(self, item: str, kind: PointType, ended: Ended) -> str:
+        error = ended.error
+        if ended.ending is Ending.CANCELLED:
+            raise self._procrastinate.exceptions.JobAborted
+        if ended.ending is Ending.FAILED and error is not None:
+            self._log.error(
+                "backup failed",
+                item=item,
+                type=kind.value,
+                code=error.code,
+                error=error.message,
+                hint=error.hint,
+            )
+        if ended.ending in (Ending.FAILED, Ending.LEFT, Ending.INTERRUPTED):
+            message = ended.ending.value if error is None else error.message
+            raise _Again(message, at_once=ended.ending is Ending.INTERRUPTED)
+        return ended.ending.value
+
+    def _look_and_take(self, item: str, kind: PointType, stop: StopSignal) -> Ended:
+        """Whether it is still due is known here better than where it was put in."""
+        fleet = self._fleet
+        assert fleet is not None  # noqa: S101 - run() has loaded it
+        if instance_of(item) not in fleet.configuration.instances:
+            return Ended(Ending.NOT_DUE)
+        fleet.enter()
+        try:
+            protected = Protected(item, fleet.policy(item), self._points(fleet, item))
+            found = [job for job in self._decide([protected], self._now()) if job.type is kind]
+            return self._take(fleet, found[0], stop) if found else Ended(Ending.NOT_DUE)
+        except SqlbakError as error:
+            return Ended(Ending.FAILED, error=error)
+        finally:
+            fleet.leave()
+
+    def _taken(self, fleet: Fleet, job: DueJob, stop: StopSignal) -> Ended:
+        return Work(self._log, stop, self._now, self._events, self._decide).take(fleet, job)
+
+    async def _recover(self, app: procrastinate.App) -> None:
+        """Give back the jobs of workers that are gone, and forget old ones."""
+        while True:
+            stalled = await app.job_manager.get_stalled_jobs(
+                seconds_since_heartbeat=3 * self._heartbeat_seconds
+            )
+            for job in stalled:
+                self._log.warning(
+                    "job of a dead worker taken over", item=job.task_kwargs.get("item")
+                )
+                with suppress(self._procrastinate.exceptions.ConnectorException):
+                    # Another worker may have been faster.
+                    await app.job_manager.retry_job(job, retry_at=datetime.now(UTC))
+            await app.job_manager.delete_old_jobs(
+                nb_hours=_KEPT_HOURS,
+                include_failed=True,
+                include_cancelled=True,
+                include_aborted=True,
+            )
+            await asyncio.sleep(self._heartbeat_seconds)
+
+    async def _follow(self) -> None:
+        """Read the policy files when they change."""
+        while True:
+            await asyncio.sleep(self._polling_seconds)
+            try:
+                self._reload()
+            except SqlbakError as error:
+                self._log.error(
+                    "policies not reloaded; the last good ones stay in force",
+                    code=error.code,
+                    error=error.message,
+                    hint=error.hint,
+                )
+
+    def _reload(self) -> None:
+        loaded = self._watch.poll()
+        if loaded is None:
+            return
+        before = self._fleet
+        self._fleet = Fleet(loaded.configuration, stop=self._abort, bandwidth=self._cap)
+        if before is not None:
+            before.close_when_idle()
+        self._log.info("policies loaded", files=[str(file) for file in loaded.files])
+
+
+def _strategy(library: Any) -> Any:
+    class Waits(library.BaseRetryStrategy):  # type: ignore[misc]
+        """As in the loop: waits that double, up to ten minutes, for ever."""
+
+        def get_retry_decision(self, *, exception: BaseException, job: Any) -> Any:
+            if isinstance(exception, library.exceptions.JobAborted):
+                return None
+            if isinstance(exception, _Again) and exception.at_once:
+                return library.RetryDecision(retry_in={"seconds": 0})
+            wait = min(FIRST_SECONDS * 2.0 ** min(job.attempts, 10), LONGEST_SECONDS)
+            return library.RetryDecision(retry_in={"seconds": int(wait)})
+
+    return Waits()
