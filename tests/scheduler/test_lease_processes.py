@@ -1,0 +1,281 @@
+"""Schedulers as processes that share an item, while they are killed, stopped and cut off at random:
+every slot is served once, nothing half done stays, and the work always goes on."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from sqlbak.vault.layout import data_prefix, points_prefix, running_prefix
+from sqlbak.vault.store import ObjectStore
+from tests.scheduler.lease_contender import numbers, open_place
+from tests.vault.making import ITEM
+from tests.vault.s3_servers import S3Server, ministack_program, start_ministack, start_moto
+
+TTL_SECONDS = 0.8
+PATIENCE_SECONDS = 90.0
+SOAK_ROUNDS = 60
+
+
+@dataclass
+class Relay:
+    """A port that leads to a server until it is cut: then whatever is sent is swallowed."""
+
+    upstream: tuple[str, int]
+    is_cut: threading.Event = field(default_factory=threading.Event)
+    closed: threading.Event = field(default_factory=threading.Event)
+    socket: socket.socket = field(default_factory=socket.socket)
+    threads: list[threading.Thread] = field(default_factory=list)
+
+    def start(self) -> str:
+        self.socket.bind(("127.0.0.1", 0))
+        self.socket.listen(64)
+        self.socket.settimeout(0.2)
+        self._thread(self._accept)
+        return f"http://127.0.0.1:{self.socket.getsockname()[1]}"
+
+    def close(self) -> None:
+        self.closed.set()
+        for thread in list(self.threads):
+            thread.join()
+        self.socket.close()
+
+    def _thread(self, target: object, *words: object) -> None:
+        thread = threading.Thread(target=target, args=words, daemon=True)  # type: ignore[arg-type]
+        self.threads.append(thread)
+        thread.start()
+
+    def _accept(self) -> None:
+        while not self.closed.is_set():
+            with suppress(TimeoutError):
+                near, _ = self.socket.accept()
+                self._thread(self._serve, near)
+
+    def _serve(self, near: socket.socket) -> None:
+        with near, suppress(OSError), socket.create_connection(self.upstream) as far:
+            ends = (near, far)
+            for end in ends:
+                end.settimeout(0.2)
+            back = threading.Thread(target=self._pump, args=(far, near), daemon=True)
+            back.start()
+            self._pump(near, far)
+            back.join()
+
+    def _pump(self, source: socket.socket, target: socket.socket) -> None:
+        with suppress(OSError):
+            while not self.closed.is_set():
+                try:
+                    data = source.recv(65536)
+                except TimeoutError:
+                    continue
+                if not data:
+                    break
+                if not self.is_cut.is_set():
+                    target.sendall(data)
+        with suppress(OSError):
+            target.shutdown(socket.SHUT_RDWR)
+
+
+@dataclass
+class Scheduler:
+    """One process, and its own way to the store."""
+
+    process: subprocess.Popen[bytes]
+    relay: Relay | None
+    is_stopped: bool = False
+
+    def send(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+        self.is_stopped = number is signal.SIGSTOP
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        if self.relay is not None:
+            self.relay.close()
+
+
+class Field:
+    """A store, schedulers on it, and what is done to them."""
+
+    def __init__(self, place: str, root: str, chance: random.Random) -> None:
+        self.place, self.root, self.chance = place, root, chance
+        self.store: ObjectStore = open_place(place, root)
+        self.schedulers: list[Scheduler] = []
+
+    def add(self) -> Scheduler:
+        place, relay = self.place, None
+        if place.startswith("http"):
+            parts = urlsplit(place)
+            assert parts.hostname is not None
+            assert parts.port is not None
+            relay = Relay((parts.hostname, parts.port))
+            place = relay.start()
+        words = (place, self.root, str(TTL_SECONDS))
+        command = [sys.executable, "-m", "tests.scheduler.lease_contender", *words]
+        environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
+        scheduler = Scheduler(subprocess.Popen(command, env=environment), relay)
+        self.schedulers.append(scheduler)
+        return scheduler
+
+    def close(self) -> None:
+        for scheduler in self.schedulers:
+            scheduler.end()
+        self.store.close()
+
+    def until_more(self, count: int = 2) -> None:
+        """The work goes on, whatever was done to whom."""
+        wanted = len(numbers(self.store)) + count
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while len(numbers(self.store)) < wanted:
+            assert time.monotonic() < deadline, "nothing is served any more"
+            time.sleep(0.05)
+
+    def misfortune(self) -> None:
+        victim = self.chance.choice(self.schedulers)
+        kind = self.chance.choice(["kill", "stop", "cut" if victim.relay else "stop"])
+        if kind == "kill":
+            victim.end()
+            self.schedulers.remove(victim)
+            self.until_more()
+            self.add()
+        elif kind == "stop":
+            victim.send(signal.SIGSTOP)
+            self.until_more()
+            victim.send(signal.SIGCONT)
+        else:
+            assert victim.relay is not None
+            victim.relay.is_cut.set()
+            self.until_more()
+            victim.relay.is_cut.clear()
+        time.sleep(self.chance.uniform(0, 0.5))
+
+    def assert_served_once(self) -> None:
+        served = numbers(self.store)
+        assert served == list(range(len(served)))
+        assert len(served) > 5
+
+    def assert_nothing_left(self) -> None:
+        """After everybody is gone, the next one clears up."""
+        for scheduler in self.schedulers:
+            scheduler.end()
+        self.schedulers.clear()
+        self.add()
+        self.until_more(3)
+        self.schedulers.pop().end()
+        running = [info.key for info in self.store.list(running_prefix(ITEM.id))]
+        assert len({key.rpartition(".")[0] for key in running}) <= 1  # of the last one
+        points = {
+            info.key.removeprefix(points_prefix(ITEM.id)).partition("_")[0]
+            for info in self.store.list(points_prefix(ITEM.id))
+        }
+        payload = {
+            info.key.removeprefix(data_prefix(ITEM.id)).partition("/")[0]
+            for info in self.store.list(data_prefix(ITEM.id))
+        }
+        assert points <= payload
+        assert len(payload - points) <= 1
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, S3Server]]:
+    started: dict[str, S3Server] = {}
+    yield started
+    for server in started.values():
+        server.stop()
+
+
+def field_on(
+    kind: str, servers: dict[str, S3Server], tmp_path: Path, chance: random.Random
+) -> Field:
+    if kind == "file":
+        return Field(str(tmp_path / "vault"), "", chance)
+    if kind not in servers:
+        folder = tmp_path / kind
+        folder.mkdir()
+        if kind == "moto":
+            servers[kind] = start_moto(folder)
+        else:
+            program = ministack_program()
+            if program is None:
+                pytest.skip("ministack is not here: run tests/vault/install_ministack.sh")
+            servers[kind] = start_ministack(folder, program)
+    return Field(servers[kind].endpoint, f"{uuid.uuid4().hex}/", chance)
+
+
+MINISTACK = pytest.param("ministack", marks=pytest.mark.s3)
+# moto lets two writers of the very same moment win now and then, which no store for several
+# schedulers may (sqlbak vault check warns of it): it is asked in the soak only.
+MOTO = pytest.param("moto", marks=pytest.mark.s3)
+
+
+def rounds_on(kind: str, count: int, servers: dict[str, S3Server], tmp_path: Path) -> None:
+    chance = random.Random(count)
+    place = field_on(kind, servers, tmp_path, chance)
+    try:
+        for _ in range(3):
+            place.add()
+        place.until_more(3)
+        for _ in range(count):
+            place.misfortune()
+        place.assert_served_once()
+        place.assert_nothing_left()
+        place.assert_served_once()
+    finally:
+        place.close()
+
+
+@pytest.mark.parametrize("kind", ["file", MINISTACK])
+def test_every_slot_is_served_once_while_schedulers_are_killed_stopped_and_cut_off(
+    kind: str, servers: dict[str, S3Server], tmp_path: Path
+) -> None:
+    rounds_on(kind, 2, servers, tmp_path)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(0)
+@pytest.mark.parametrize("kind", ["file", MINISTACK, MOTO])
+def test_the_same_for_many_rounds(kind: str, servers: dict[str, S3Server], tmp_path: Path) -> None:
+    rounds_on(kind, SOAK_ROUNDS, servers, tmp_path)
+
+
+def test_one_that_was_stopped_in_a_backup_commits_nothing_when_it_wakes_up(
+    servers: dict[str, S3Server], tmp_path: Path
+) -> None:
+    place = field_on("file", servers, tmp_path, random.Random(1))
+    try:
+        sleeper = place.add()
+        place.until_more(1)
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while True:  # in the middle of one
+            sleeper.send(signal.SIGSTOP)
+            held = list(place.store.list(running_prefix(ITEM.id)))
+            if len(held) == 1 and held[0].key.endswith(".json"):
+                break
+            assert time.monotonic() < deadline
+            sleeper.send(signal.SIGCONT)
+            time.sleep(0.01)
+        point = {info.key for info in place.store.list(data_prefix(ITEM.id))}
+        place.add()
+        place.until_more(2)
+        assert list(place.store.list(held[0].key)) == []  # it was declared dead
+        sleeper.send(signal.SIGCONT)
+        place.until_more(4)
+        place.assert_served_once()
+        assert point  # it had written before it was stopped
+    finally:
+        place.close()
