@@ -17,6 +17,7 @@ from sqlbak.errors import Interrupted, SqlbakError, UsageError
 from sqlbak.fleet import Fleet
 from sqlbak.monitor.attendant import Attendant
 from sqlbak.monitor.metrics import Vitals
+from sqlbak.monitor.watch import EVERY_SECONDS
 from sqlbak.monitor.web import parse_address
 from sqlbak.scheduler.configuration_watch import ConfigurationWatch
 from sqlbak.scheduler.decisions import Decision, Decisions, decide_all
@@ -58,6 +59,10 @@ def run(
             "--listen", metavar="HOST:PORT", help="Serve /metrics, /healthz and /readyz there."
         ),
     ] = None,
+    look: Annotated[
+        float,
+        typer.Option("--look", min=0.1, help="Seconds between two looks at the fleet's health."),
+    ] = EVERY_SECONDS,
     once: Annotated[
         bool, typer.Option("--once", help="Do what is due now, wait for it, and end.")
     ] = False,
@@ -83,11 +88,13 @@ def run(
         handed = None
         if queue is not None:
             handed = opened.enter_context(JobQueue(queue_dsn(queue)))
-        _serve(here, limits, handed, listen)
+        _serve(here, limits, handed, listen, look)
     return 0
 
 
-def _serve(here: Session, limits: Limits, queue: JobQueue | None, listen: str | None) -> None:
+def _serve(
+    here: Session, limits: Limits, queue: JobQueue | None, listen: str | None, look: float
+) -> None:
     watch = ConfigurationWatch(here.config)
     log = event_log(as_json=True if here.output.as_json else None)
     address = None if listen is None else parse_address(listen)
@@ -98,7 +105,10 @@ def _serve(here: Session, limits: Limits, queue: JobQueue | None, listen: str | 
             return Vitals((), 0.0)
         return Vitals([one.job.type for one in service.waiting], service.idle_seconds)
 
-    with stop_on_signals() as stop, Attendant(log, vitals, address=address) as attendant:
+    with (
+        stop_on_signals() as stop,
+        Attendant(log, vitals, address=address, every_seconds=look) as attendant,
+    ):
         before = signal.signal(signal.SIGHUP, lambda _number, _frame: watch.ask())
         try:
             dispatch = None if queue is None else QueueDispatch(queue, log)

@@ -85,6 +85,7 @@ def status_document(one: ItemStatus) -> dict[str, Any]:
         },
         "next": {kind.value: instant(at) for kind, at in one.next.items()},
         "running": {kind.value: instant(at) for kind, at in one.running.items()},
+        "stale_jobs": one.stale_jobs,
         "oldest_restorable": instant(one.oldest_restorable),
         "newest_restorable": instant(one.newest_restorable),
         "rpo_seconds": None if one.rpo is None else one.rpo.total_seconds(),

@@ -39,9 +39,9 @@ class Concern:
     remedy: str
     detail: str = ""
 
-    def event(self, item: str, now: datetime) -> Event:
-        """The event that tells it."""
-        return Event(self.kind, item, self.severity, self.what, self.remedy, now, self.detail)
+    def event(self, subject: str, now: datetime) -> Event:
+        """The event that tells it of ``subject``: an item, or what many items have in common."""
+        return Event(self.kind, subject, self.severity, self.what, self.remedy, now, self.detail)
 
 
 def found_concerns(

@@ -140,17 +140,19 @@ class Gatherer:
             if not pairs:
                 return bare
             stored, holdings = max(pairs, key=lambda pair: _newest_id(pair[1]))
+            jobs = running_jobs([stored], now)
+            alive = [job for job in jobs if job.state in (JobState.RUNNING, JobState.CANCELLING)]
             running = {
                 PointType(job.record.type): job.record.started_at
-                for job in running_jobs([stored], now)
+                for job in alive
                 if job.record.type is not None
-                and job.state in (JobState.RUNNING, JobState.CANCELLING)
             }
             return replace(
                 bare,
                 item_id=stored.item.id,
                 holdings=holdings,
                 running=running,
+                stale_jobs=len(jobs) - len(alive),
                 failures=_failures(bare, stored, holdings, now),
             )
         except SqlbakError as error:

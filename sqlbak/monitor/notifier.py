@@ -90,6 +90,11 @@ class Postbox:
             self._thread.join()
 
     @property
+    def is_alive(self) -> bool:
+        """Whether its thread has not ended."""
+        return self._thread.is_alive()
+
+    @property
     def counts(self) -> Mapping[str, int]:
         """Letters ``sent``, tries that ``failed`` since the last one, notices ``lost`` since then
         and ``waiting``."""
@@ -175,32 +180,60 @@ class Postbox:
 
 
 class Notifier:
-    """All receivers together: an EventSink."""
+    """All receivers together: an EventSink whose receivers may change while it runs. ``use`` and
+    ``close`` are called from one thread."""
 
-    def __init__(self, boxes: Sequence[Postbox]) -> None:
-        self._boxes = tuple(boxes)
+    def __init__(self, diary: Diary) -> None:
+        self._diary = diary
+        self._boxes: Mapping[str, Postbox] = {}
+        self._settings: Mapping[str, NotificationSettings] = {}
+        self._leaving: list[Postbox] = []
 
     @property
     def boxes(self) -> Sequence[Postbox]:
         """The receivers."""
-        return self._boxes
+        return tuple(self._boxes.values())
 
-    def start(self) -> None:
-        """Begin to send."""
-        for box in self._boxes:
-            box.start()
+    def use(self, settings: Mapping[str, NotificationSettings]) -> None:
+        """Tell exactly these from now on. Never waits: receivers that are gone, or are to be told
+        in another way, send what they have and end by themselves."""
+        boxes: dict[str, Postbox] = {}
+        for name, wanted in settings.items():
+            if name in self._boxes and self._settings.get(name) == wanted:
+                boxes[name] = self._boxes[name]
+                continue
+            try:
+                boxes[name] = postbox_of(name, wanted, self._diary)
+            except SqlbakError as error:
+                self._diary.warning(
+                    "receiver not used",
+                    to=name,
+                    code=error.code,
+                    error=error.message,
+                    hint=error.hint,
+                )
+                continue
+            boxes[name].start()
+        before, self._boxes, self._settings = self._boxes, boxes, dict(settings)
+        self._leaving = [box for box in self._leaving if box.is_alive]
+        for name, box in before.items():
+            if boxes.get(name) is not box:
+                box.request_stop()
+                self._leaving.append(box)
 
     def emit(self, event: Event) -> None:
         """Tell whoever wants to know. Never waits, never raises."""
-        for box in self._boxes:
+        for box in self.boxes:
             box.put(event)
 
     def close(self) -> None:
         """End all threads, after one last try each, at the same time."""
-        for box in self._boxes:
+        leaving = [*self._leaving, *self.boxes]
+        for box in leaving:
             box.request_stop()
-        for box in self._boxes:
+        for box in leaving:
             box.close()
+        self._leaving = []
 
 
 def postbox_of(name: str, settings: NotificationSettings, diary: Diary) -> Postbox:

@@ -40,7 +40,7 @@ class Health(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ItemStatus:
-    """How well one item is protected. Times are UTC; sizes bytes; spans seconds.
+    """How well one item is protected at ``as_of``. Times are UTC; sizes bytes; spans seconds.
 
     Attributes:
         last: when the newest backup of each type was begun, copies left out.
@@ -53,11 +53,13 @@ class ItemStatus:
         added_bytes_per_day: on average over its last week, or since its first one.
         restore_bytes: about what a restore to the newest instant fetches.
         restore_seconds: how long that takes at the speed of its newest full; None: not known.
+        running, stale_jobs: as in Watched.
         slot: PostgreSQL's replication slot; None: the server was not asked, or has none.
         concerns: what is wrong, the worst first.
     """
 
     name: str
+    as_of: datetime
     item_id: str | None
     engine: str
     policy_name: str
@@ -76,7 +78,9 @@ class ItemStatus:
     is_chain_usable: bool
     slot: SlotView | None
     server_was_asked: bool
+    server_answers: bool
     running: Mapping[PointType, datetime]
+    stale_jobs: int
     concerns: tuple[Concern, ...]
 
 
@@ -90,6 +94,7 @@ def status_of(watched: Watched, now: datetime) -> ItemStatus:
     concerns = found_concerns(watched, rpo, promise, slot, now)
     return ItemStatus(
         name=watched.name,
+        as_of=now,
         item_id=watched.item_id,
         engine=watched.engine,
         policy_name=watched.policy_name,
@@ -110,7 +115,9 @@ def status_of(watched: Watched, now: datetime) -> ItemStatus:
         is_chain_usable=holdings.is_usable,
         slot=slot,
         server_was_asked=watched.look is not None,
+        server_answers=watched.look is not None and watched.look.inspection is not None,
         running=watched.running,
+        stale_jobs=watched.stale_jobs,
         concerns=concerns,
     )
 

@@ -36,6 +36,7 @@ class Watched:
         holdings: what its recovery points amount to.
         failures: runs that failed since the newest recovery point of their type, newest first.
         running: since when a backup of each type runs.
+        stale_jobs: how many jobs have a running record but no lease that is alive.
         look: at the server; None: it was not asked.
         vault_error: why the vault did not answer.
         refusal: why no backup is taken under its settings.
@@ -50,6 +51,7 @@ class Watched:
     holdings: Holdings = NO_HOLDINGS
     failures: tuple[JobRecord, ...] = ()
     running: Mapping[PointType, datetime] = field(default_factory=dict)
+    stale_jobs: int = 0
     look: Look | None = None
     vault_error: SqlbakError | None = None
     refusal: SqlbakError | None = None

@@ -23,7 +23,7 @@ from sqlbak.scheduler.logs import EventLog
 from sqlbak.stopping import StopSignal
 from sqlbak.vault.job_records import JobOutcome, JobRecord, write_job
 
-__all__ = ["Decide", "Ended", "Ending", "Work", "rpo_breach"]
+__all__ = ["Decide", "Ended", "Ending", "Work", "backup_failure", "rpo_breach"]
 
 Decide = Callable[[Iterable[Protected], datetime], list[DueJob]]
 
@@ -89,10 +89,13 @@ class Work:
             self.log.info("backup interrupted", item=job.item, type=job.type.value)
             return Ended(Ending.INTERRUPTED, error=error)
         except SqlbakError as error:
+            self.events.emit(backup_failure(job, error, self.now()))
             return Ended(Ending.FAILED, error=error)
         self._tell(job, outcome, time.monotonic() - began)
         if not outcome.points:
             return Ended(Ending.NOT_DUE, item_id=outcome.item.id)
+        what = f"the {job.type.value} backup of {job.item} succeeds again"
+        self.events.emit(backup_failure(job, None, self.now()).over(what, self.now()))
         self._record_missed(fleet, job, outcome)
         return Ended(Ending.DONE, outcome.points, outcome.notes, outcome.item.id)
 
@@ -203,6 +206,19 @@ class Work:
         except SqlbakError as error:
             # The backup is in the vault, which is what counts.
             self.log.warning("missed slots not recorded", item=job.item, error=error.message)
+
+
+def backup_failure(job: DueJob, error: SqlbakError | None, now: datetime) -> Event:
+    """That a backup failed; None stands for an error that is over."""
+    return Event(
+        EventKind.BACKUP_FAILED,
+        job.item,
+        EventSeverity.WARNING,
+        f"the {job.type.value} backup of {job.item} failed: {error.message if error else ''}",
+        (error.hint if error else "") or "it is tried again by itself",
+        now,
+        job.type.value,
+    )
 
 
 def rpo_breach(job: DueJob, now: datetime) -> Event:

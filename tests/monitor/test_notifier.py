@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,8 +14,8 @@ from sqlbak.errors import NotificationFailed
 from sqlbak.monitor import notifier
 from sqlbak.monitor.events import Event, EventKind, EventSeverity
 from sqlbak.monitor.letter import Letter
-from sqlbak.monitor.notices import Ledger
-from sqlbak.monitor.notifier import Notifier, Postbox
+from sqlbak.monitor.notifier import Notifier
+from sqlbak.policy.notifications import NotificationSettings
 from sqlbak.scheduler.logs import event_log
 from tests.monitor.watching import MINUTE, NOON
 
@@ -59,9 +60,11 @@ def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
 def telling(*recorded: Recorded) -> Iterator[tuple[Notifier, StringIO]]:
     diary = StringIO()
     log = event_log(diary, as_json=True)
-    boxes = [Postbox(f"r{n}", one, Ledger(), log) for n, one in enumerate(recorded)]
-    told = Notifier(boxes)
-    told.start()
+    ways = {f"env:R{n}": one for n, one in enumerate(recorded)}
+    told = Notifier(log)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(notifier, "channel_of", lambda settings: ways[str(settings.apprise)])
+        told.use({way: NotificationSettings.model_validate({"apprise": way}) for way in ways})
     try:
         yield told, diary
     finally:
@@ -151,3 +154,44 @@ def test_what_comes_together_is_told_together() -> None:
         notifier.MOST_IN_A_LETTER,
         10,
     ]
+
+
+def test_receivers_change_while_it_runs_and_those_that_stay_remember(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stays, leaves, comes = Recorded(), Recorded(), Recorded()
+    ways = {"env:STAYS": stays, "env:LEAVES": leaves, "env:COMES": comes}
+    monkeypatch.setattr(notifier, "channel_of", lambda settings: ways[str(settings.apprise)])
+
+    def settings(*names: str) -> dict[str, NotificationSettings]:
+        made = NotificationSettings.model_validate
+        return {name: made({"apprise": f"env:{name.upper()}"}) for name in names}
+
+    told = Notifier(event_log(StringIO(), as_json=True))
+    try:
+        told.use(settings("stays", "leaves"))
+        told.emit(event("a"))
+        told.use(settings("stays", "comes"))
+        told.emit(event("a"))
+        told.emit(event("b"))
+    finally:
+        told.close()
+    assert (stays.items(), leaves.items(), comes.items()) == (["a", "b"], ["a"], ["a", "b"])
+
+
+def test_a_receiver_that_cannot_be_used_is_said_and_keeps_no_other_from_being_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "apprise", None)
+    diary = StringIO()
+    told = Notifier(event_log(diary, as_json=True))
+    hook = {"webhook": {"url": "env:NOT_SET"}}
+    told.use(
+        {
+            "chat": NotificationSettings.model_validate({"apprise": "env:CHAT"}),
+            "hook": NotificationSettings.model_validate(hook),
+        }
+    )
+    told.close()
+    assert [box.name for box in told.boxes] == ["hook"]
+    assert "sqlbak[apprise]" in diary.getvalue()

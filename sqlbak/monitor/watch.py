@@ -1,0 +1,134 @@
+"""Looking at the whole fleet again and again, beside the scheduler and independent of it: what is
+missing is noticed even where nothing fails.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from sqlbak.errors import SqlbakError
+from sqlbak.fleet import Fleet
+from sqlbak.monitor.changes import changes
+from sqlbak.monitor.events import Event, EventSink
+from sqlbak.monitor.gathering import Gatherer
+from sqlbak.monitor.notifier import Diary
+from sqlbak.monitor.status import ItemStatus, status_of
+from sqlbak.policy.schema import Configuration
+from sqlbak.stopping import StopSignal
+from sqlbak.vault.retry import RetryPolicy
+
+__all__ = ["Sight", "Watch"]
+
+EVERY_SECONDS = 60.0
+_SHARE = 4
+"""A look that takes long is followed by a pause so many times as long: watching must not crowd out
+the work."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What one look saw, when (aware), and how long it took."""
+
+    statuses: tuple[ItemStatus, ...]
+    taken_at: datetime
+    seconds: float
+
+
+class Watch:
+    """Looks from a thread of its own between ``start`` and ``close``."""
+
+    def __init__(
+        self,
+        events: EventSink,
+        diary: Diary,
+        *,
+        every_seconds: float = EVERY_SECONDS,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._events = events
+        self._diary = diary
+        self._every = every_seconds
+        self._now = now
+        self._stop = StopSignal()
+        self._thread = threading.Thread(target=self._work, name="sqlbak-watch")
+        self._state = threading.Condition()
+        self._wanted: Configuration | None = None
+        self._sight: Sight | None = None
+        self._holding: dict[str, Event] = {}
+
+    def start(self) -> None:
+        """Begin to look, as soon as there is something to look at."""
+        self._thread.start()
+
+    def use(self, configuration: Configuration) -> None:
+        """Look at this from now on, and at once."""
+        with self._state:
+            self._wanted = configuration
+            self._state.notify()
+
+    @property
+    def sight(self) -> Sight | None:
+        """What the last look saw; None: there was none yet."""
+        with self._state:
+            return self._sight
+
+    def close(self) -> None:
+        """End, after the look under way."""
+        with self._state:
+            self._stop.request("the service is stopping")
+            self._state.notify()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def _work(self) -> None:
+        fleet: Fleet | None = None
+        gatherer: Gatherer | None = None
+        pause: float | None = None
+        try:
+            while True:
+                with self._state:
+                    self._state.wait_for(self._is_called, pause)
+                    wanted, self._wanted = self._wanted, None
+                if self._stop.is_requested:
+                    return
+                if wanted is not None:
+                    if fleet is not None:
+                        fleet.close()
+                    # It looks again soon anyway.
+                    fleet = Fleet(wanted, retries=RetryPolicy(attempts=2), stop=self._stop)
+                    gatherer = Gatherer(fleet, remembers=True)
+                began = time.monotonic()
+                if gatherer is not None:
+                    self._look(gatherer)
+                pause = max(self._every, _SHARE * (time.monotonic() - began))
+        finally:
+            if fleet is not None:
+                fleet.close()
+
+    def _is_called(self) -> bool:
+        return self._stop.is_requested or self._wanted is not None
+
+    def _look(self, gatherer: Gatherer) -> None:
+        began = time.monotonic()
+        try:
+            gathered = gatherer.gather(None, self._now)
+        except SqlbakError as error:
+            if not self._stop.is_requested:
+                self._diary.warning(
+                    "status not seen", code=error.code, error=error.message, hint=error.hint
+                )
+            return
+        except Exception as error:  # noqa: BLE001 - a defect must not end the watch for good
+            self._diary.warning("status not seen, by a defect", error=repr(error))
+            return
+        moment = self._now()
+        statuses = tuple(status_of(watched, moment) for watched in gathered.items)
+        told, self._holding = changes(self._holding, statuses, moment)
+        with self._state:
+            self._sight = Sight(statuses, moment, time.monotonic() - began)
+        for event in told:
+            self._events.emit(event)
