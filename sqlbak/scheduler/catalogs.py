@@ -92,8 +92,8 @@ class Catalogs:
         return known
 
     def forget(self, name: str, item_id: str | None = None) -> None:
-        """An item's points have changed; ``item_id``: those of this one, where it is known. One that
-        the index does not have yet has it read again."""
+        """An item's points have changed; ``item_id``: those of this one, where it is known. The
+        index is read again where it does not have the item yet."""
         state = self._current()
         with state.lock:
             state.known.pop(name, None)
@@ -102,6 +102,19 @@ class Catalogs:
                 ids = {stored.item.id for stored in index.items.get(name, [])}
                 if not ids or (item_id is not None and item_id not in ids):
                     index.read_at = float("-inf")
+
+    def beside(self, work: Callable[[Fleet], None]) -> None:
+        """Do something else with the view, in a reader; it answers for its own errors."""
+        state = self._current()
+
+        def run() -> None:
+            try:
+                work(state.view)
+            finally:
+                state.view.leave()
+
+        state.view.enter()
+        self._pool.submit(run)
 
     def close(self) -> None:
         """End the readers and wait for them."""

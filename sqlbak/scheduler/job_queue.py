@@ -8,7 +8,7 @@ twice, costs a look.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -31,6 +31,7 @@ PRIORITIES = {PointType.LOG: 20, PointType.FULL: 10, PointType.DIFFERENTIAL: 5}
 
 _SCHEMA_LOCK = 0x73716C62  # "sqlb": schedulers and workers that start together make it once
 _CONNECT_SECONDS = 10
+_AT_ONCE = 200
 
 _LIST = f"""
 SELECT id, status::text AS status, args, attempts, scheduled_at, worker_id
@@ -109,23 +110,37 @@ class JobQueue:
     def __exit__(self, kind: object, value: object, traceback: object) -> None:
         self.close()
 
-    def put(self, job: DueJob) -> bool:
-        """Put a due backup in; False: it waits there already. QueueUnreachable."""
-        deferrer = self._opened().configure_task(
-            TASK,
-            queue=LOG_QUEUE if job.type is PointType.LOG else DATA_QUEUE,
-            lock=lock_of(job.item, job.type),
-            queueing_lock=f"{job.item}.{job.type.value}",
-            priority=PRIORITIES[job.type],
-        )
+    def put(self, jobs: Sequence[DueJob]) -> list[DueJob]:
+        """Put due backups in; those that were not waiting there already. QueueUnreachable."""
+        put: list[DueJob] = []
+        for some in batched(jobs, _AT_ONCE):
+            if self._put(some):
+                put += some
+            else:
+                # One of them waits there already, so none of them was put in.
+                put += [job for job in some if self._put((job,))]
+        return put
+
+    def _put(self, jobs: Sequence[DueJob]) -> bool:
+        queued = [
+            self._procrastinate.jobs.Job(
+                task_name=TASK,
+                queue=LOG_QUEUE if job.type is PointType.LOG else DATA_QUEUE,
+                lock=lock_of(job.item, job.type),
+                queueing_lock=f"{job.item}.{job.type.value}",
+                priority=PRIORITIES[job.type],
+                task_kwargs={
+                    "item": job.item,
+                    "type": job.type.value,
+                    "slot": "" if job.slot is None else job.slot.identity,
+                    "reason": job.reason,
+                },
+            )
+            for job in jobs
+        ]
         try:
             with reaching():
-                deferrer.defer(
-                    item=job.item,
-                    type=job.type.value,
-                    slot="" if job.slot is None else job.slot.identity,
-                    reason=job.reason,
-                )
+                self._opened().job_manager.batch_defer_jobs(queued)
         except self._procrastinate.exceptions.AlreadyEnqueued:
             return False
         return True
@@ -166,6 +181,12 @@ def reaching() -> Iterator[None]:
             f"the queue cannot be used: {error or type(error).__name__}",
             hint="look at its PostgreSQL server; backups go on without it: sqlbak run",
         ) from error
+
+
+def batched(jobs: Sequence[DueJob], size: int) -> Iterator[Sequence[DueJob]]:
+    """``jobs`` in pieces."""
+    for start in range(0, len(jobs), size):
+        yield jobs[start : start + size]
 
 
 def _pool_errors() -> tuple[type[Exception], ...]:

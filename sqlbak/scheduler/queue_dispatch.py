@@ -83,11 +83,10 @@ class QueueDispatch:
             if instance_of(item) in configured
         ]
         admission = admit(wanted, busy, room_of(fleet, _ANY_NUMBER), now)
-        for job in admission.start:
-            # A worker may be done with it before the next look.
-            self._seen.add((job.item, job.type))
-            if self._queue.put(job):
-                self._log.info("backup queued", item=job.item, type=job.type.value, why=job.reason)
+        # A worker may be done with them before the next look.
+        self._seen |= {(job.item, job.type) for job in admission.start}
+        for job in self._queue.put(admission.start):
+            self._log.info("backup queued", item=job.item, type=job.type.value, why=job.reason)
         return admission.waiting
 
 

@@ -24,6 +24,7 @@ from sqlbak.scheduler.candidates import candidate_of, room_of
 from sqlbak.scheduler.catalogs import Catalogs, Known
 from sqlbak.scheduler.configuration_watch import ConfigurationWatch
 from sqlbak.scheduler.due import DueJob, Protected, due, quiet_until
+from sqlbak.scheduler.in_force import record_in_force
 from sqlbak.scheduler.logs import EventLog
 from sqlbak.scheduler.queue_dispatch import QueueDispatch
 from sqlbak.scheduler.shippers import Shippers
@@ -162,6 +163,7 @@ class Service:
         self._catalogs.use(
             Fleet(loaded.configuration, retries=RetryPolicy(attempts=1), stop=self._stop)
         )
+        self._catalogs.beside(self._record)
         with self._state.lock:
             self._state.backoff.clear()
             self._state.given_up.clear()
@@ -176,6 +178,13 @@ class Service:
         if self._is_misconfigured:
             self._is_misconfigured = False
             self._events.emit(self._misconfigured("").over("policies are valid again", self._now()))
+
+    def _record(self, view: Fleet) -> None:
+        """For `sqlbak validate --against`: nothing rests on it."""
+        try:
+            record_in_force(view, self._now())
+        except SqlbakError as error:
+            self._log.warning("policies in force not recorded", error=error.message)
 
     def _reload_if_changed(self) -> None:
         try:

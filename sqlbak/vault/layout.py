@@ -14,6 +14,7 @@ __all__ = [
     "JOB_ID",
     "LEASES_PREFIX",
     "POINT_ID",
+    "POLICIES_PREFIX",
     "STREAM_NAME",
     "VAULT_KEY",
     "cancel_key",
@@ -43,6 +44,9 @@ INDEX_PREFIX = "index/"
 """One empty object an item, so that the items of a vault are found without listing its data."""
 
 LEASES_PREFIX = "leases/"
+
+POLICIES_PREFIX = "policies/"
+"""Which policies were in force (vault/policy_records.py)."""
 
 ITEM_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,99}", re.ASCII)
 POINT_ID = re.compile(r"[0-9]{8}T[0-9]{6}Z-[a-z2-7]{10}", re.ASCII)

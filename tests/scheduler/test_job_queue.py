@@ -342,7 +342,7 @@ def test_what_somebody_cancels_is_not_put_in_again_before_its_next_slot(hall: Ha
 def test_what_is_not_due_any_more_or_not_configured_is_no_failure(hall: Hall) -> None:
     hall.hand_over()
     gone = hall.due()[0]
-    hall.queue.put(DueJob("not-there", PointType.LOG, gone.slot, "it was"))
+    hall.queue.put([DueJob("not-there", PointType.LOG, gone.slot, "it was")])
     for points in hall.world.points.values():
         points.append(World.point(PointType.LOG, NOON, 99))
     hall.worker("a")
