@@ -43,7 +43,7 @@ def past_jobs(
     depth = MOST_LOOKED_AT if is_failed_only else limit
     newest = newest_runs(stored, depth)
     found: list[PastJob] = []
-    step = max(limit, 64) if is_failed_only else limit
+    step = max(limit, 64 if is_failed_only else 1)
     for start in range(0, len(newest), step):
         found += read_runs(newest[start : start + step])
         if is_failed_only:

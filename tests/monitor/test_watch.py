@@ -1,0 +1,110 @@
+"""The watch beside the scheduler: it looks, tells, and follows the policies."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from io import StringIO
+from pathlib import Path
+
+import pytest
+
+from sqlbak.monitor import watch as watch_module
+from sqlbak.monitor.attendant import Attendant
+from sqlbak.monitor.events import Event
+from sqlbak.monitor.metrics import Tally, Vitals
+from sqlbak.monitor.watch import Watch
+from sqlbak.scheduler.logs import event_log
+from tests.monitor.fleets import Place
+from tests.monitor.test_notices import event
+from tests.monitor.watching import NOON, served
+
+PATIENCE_SECONDS = 60.0
+
+
+class Heard:
+    """An EventSink that keeps what it hears."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self._came = threading.Condition()
+
+    def emit(self, event: Event) -> None:
+        with self._came:
+            self.events.append(event)
+            self._came.notify_all()
+
+    def wait_for(self, done: Callable[[], bool]) -> None:
+        with self._came:
+            assert self._came.wait_for(done, PATIENCE_SECONDS), self.events
+
+    def has(self, kind: str, item: str, *, is_over: bool = False) -> bool:
+        return any(
+            (one.kind.value, one.item, one.is_over) == (kind, item, is_over) for one in self.events
+        )
+
+
+def test_it_tells_what_is_wrong_and_that_what_is_configured_no_more_is_over(
+    tmp_path: Path,
+) -> None:
+    place = Place(tmp_path)
+    place.add("orders", served(NOON))
+    heard = Heard()
+    watch = Watch(heard, event_log(StringIO()), every_seconds=0.05, now=lambda: NOON)
+    watch.start()
+    try:
+        watch.use(place.write("orders", "fresh"))
+        heard.wait_for(lambda: heard.has("server_unreachable", "orders"))
+        assert heard.has("backup_missing", "fresh")
+        assert watch.sight is not None
+        assert [status.name for status in watch.sight.statuses] == ["fresh", "orders"]
+        watch.use(place.write("orders"))
+        heard.wait_for(lambda: heard.has("backup_missing", "fresh", is_over=True))
+        assert not heard.has("server_unreachable", "orders", is_over=True)
+    finally:
+        watch.close()
+
+
+def test_a_defect_in_one_look_is_said_and_the_next_look_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[int] = []
+    gather = watch_module.Gatherer.gather
+
+    def failing(self, *arguments, **options):  # type: ignore[no-untyped-def]
+        looks.append(1)
+        if len(looks) == 1:
+            raise KeyError("a defect")
+        return gather(self, *arguments, **options)
+
+    monkeypatch.setattr(watch_module.Gatherer, "gather", failing)
+    diary, heard = StringIO(), Heard()
+    watch = Watch(heard, event_log(diary, as_json=True), every_seconds=0.05, now=lambda: NOON)
+    watch.start()
+    try:
+        watch.use(Place(tmp_path).write("fresh"))
+        heard.wait_for(lambda: heard.has("backup_missing", "fresh"))
+    finally:
+        watch.close()
+    assert "status not seen, by a defect" in diary.getvalue()
+
+
+def test_nothing_is_looked_at_where_nobody_asked_for_pages_or_notices(tmp_path: Path) -> None:
+    before = threading.active_count()
+    with Attendant(event_log(StringIO()), lambda: Vitals((), 0.0)) as attendant:
+        attendant.use(Place(tmp_path).write("fresh"))
+        assert threading.active_count() == before
+        attendant.use(
+            Place(tmp_path).write("fresh", more="notifications:\n  a: {webhook: {url: env:X}}\n")
+        )
+        assert threading.active_count() == before + 2
+    assert threading.active_count() == before
+
+
+def test_a_condition_is_counted_once_for_each_time_that_it_begins() -> None:
+    tally = Tally()
+    for minute in range(3):
+        tally.emit(event(minute))
+    tally.emit(event(3).over("fine", NOON))
+    tally.emit(event(4))
+    assert list(tally.counts().values()) == [2]
