@@ -72,6 +72,7 @@ def validate(
             "files": [str(file) for file in loaded.files],
             "notes": list(loaded.unsupported),
             "instances": instances,
+            "notifications": sorted(configuration.notifications),
         }
     )
     here.output.text(f"{len(loaded.files)} file(s) are valid")
@@ -79,6 +80,8 @@ def validate(
         ("instance", "engine", "policy", "vault", "next full", "next differential", "next log"),
         rows,
     )
+    told = ", ".join(sorted(configuration.notifications)) or "nobody (no notifications:)"
+    here.output.text(f"told when protection is at risk: {told}")
     for note in loaded.unsupported:
         here.output.note(f"note: {note}")
 

@@ -12,10 +12,17 @@ fi
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cd "$work"
-apt-get -q -o APT::Sandbox::User=root download prometheus >/dev/null 2>&1 || {
-    echo "prometheus cannot be had from this machine's Debian mirror (apt-get update first?)" >&2
-    exit 1
-}
+mkdir -p lists/partial cache
+download() { apt-get -q -o APT::Sandbox::User=root "$@" download prometheus >/dev/null 2>&1; }
+fresh="-o Dir::State::lists=$work/lists -o Dir::Cache=$work/cache -o Debug::NoLocking=1"
+# shellcheck disable=SC2086 # several options
+if ! download; then
+    # The machine's own package lists are not there, or old.
+    apt-get -q $fresh update >/dev/null 2>&1 && download $fresh || {
+        echo "prometheus cannot be had from this machine's package mirror" >&2
+        exit 1
+    }
+fi
 mkdir -p "$into"
 dpkg-deb -x prometheus_*.deb "$into"
 rm -rf "$into/usr/share"
