@@ -29,7 +29,7 @@ class Holdings:
             that no restore can use.
         trouble: why nothing at all could be found out, such as contradictory lineages.
         last: the newest point of each type.
-        data_taken: when each full and differential was taken.
+        data: its fulls and differentials.
         size_bytes: everything.
         added_bytes_per_day: over the week before the newest point, or since the first one.
         restore_bytes: about what a restore to ``newest`` fetches.
@@ -41,7 +41,7 @@ class Holdings:
     is_usable: bool = True
     trouble: SqlbakError | None = None
     last: Mapping[PointType, Point] = field(default_factory=dict)
-    data_taken: tuple[tuple[PointType, datetime], ...] = ()
+    data: tuple[Point, ...] = ()
     size_bytes: int = 0
     added_bytes_per_day: float = 0.0
     restore_bytes: int | None = None
@@ -86,9 +86,7 @@ def holdings_of(catalog: Catalog) -> Holdings:
         is_usable=trouble is None and _is_usable(points, newest),
         trouble=trouble,
         last=last,
-        data_taken=tuple(
-            (point.type, taken_at(point)) for point in scheduled if point.type is not PointType.LOG
-        ),
+        data=tuple(point for point in points if point.type is not PointType.LOG),
         size_bytes=sum(point.size_bytes for point in points),
         added_bytes_per_day=_added_a_day(points),
         restore_bytes=None if newest is None else _restore_bytes(catalog, newest),

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from sqlbak.model import PointType
-from sqlbak.monitor.holdings import Holdings
+from sqlbak.monitor.holdings import Holdings, taken_at
 from sqlbak.policy.calendar import Slot, next_slot, previous_slot
 from sqlbak.policy.schema import Policy
 
@@ -86,7 +86,7 @@ def is_served(policy: Policy, slot: Slot, holdings: Holdings) -> bool:
     if slot.kind is PointType.LOG:
         return False
     return any(
-        at.astimezone(policy.zone).date() == slot.local_date
-        for kind, at in holdings.data_taken
-        if kind in serving
+        taken_at(point).astimezone(policy.zone).date() == slot.local_date
+        for point in holdings.data
+        if point.type in serving and not point.is_copy_only
     )

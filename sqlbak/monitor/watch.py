@@ -12,7 +12,9 @@ from datetime import UTC, datetime
 
 from sqlbak.errors import SqlbakError
 from sqlbak.fleet import Fleet
+from sqlbak.model import Point
 from sqlbak.monitor.changes import changes
+from sqlbak.monitor.deletions import deletions
 from sqlbak.monitor.events import Event, EventSink
 from sqlbak.monitor.gathering import Gatherer
 from sqlbak.monitor.notifier import Diary
@@ -59,6 +61,7 @@ class Watch:
         self._wanted: Configuration | None = None
         self._sight: Sight | None = None
         self._holding: dict[str, Event] = {}
+        self._stored: dict[str, tuple[Point, ...]] = {}
 
     def start(self) -> None:
         """Begin to look, as soon as there is something to look at."""
@@ -128,7 +131,8 @@ class Watch:
         moment = self._now()
         statuses = tuple(status_of(watched, moment) for watched in gathered.items)
         told, self._holding = changes(self._holding, statuses, moment)
+        gone, self._stored = deletions(self._stored, gathered.items, moment)
         with self._state:
             self._sight = Sight(statuses, moment, time.monotonic() - began)
-        for event in told:
+        for event in [*told, *gone]:
             self._events.emit(event)

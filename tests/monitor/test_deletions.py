@@ -1,0 +1,75 @@
+"""Backups that are gone although the policy still keeps them are told, and nothing else is."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from sqlbak.errors import StoreUnreachable
+from sqlbak.model import Point, PointType
+from sqlbak.monitor.deletions import deletions
+from sqlbak.monitor.watched import Watched
+from tests.monitor.watching import DAY, HOUR, NOON, history, served, watched
+
+FULL = PointType.FULL
+
+
+def fulls(*ages: int) -> list[Point]:
+    return history([(FULL, NOON - age * DAY) for age in ages])
+
+
+def after(before: list[Point], now: Watched) -> list[str]:
+    """What is told when ``before`` was there and ``now`` is seen."""
+    told, there = deletions({}, [watched(before)], NOON)
+    assert told == []
+    told, _ = deletions(there, [now], NOON + HOUR)
+    return [event.what for event in told]
+
+
+def test_a_full_that_the_policy_keeps_is_missed() -> None:
+    points = fulls(20, 3, 2, 1)
+    (what,) = after(points, watched([points[0], points[2], points[3]]))
+    assert "1 full or differential of orders" in what
+    assert points[1].id in what
+
+
+def test_a_whole_item_that_is_gone_is_missed() -> None:
+    points = served(NOON)
+    (what,) = after(points, watched(None))
+    assert "4 fulls and differentials of orders" in what
+
+
+def test_what_retention_lets_go_is_no_news() -> None:
+    points = fulls(40, 31, 2, 1)
+    assert after(points, watched(points[2:])) == []
+
+
+def test_new_points_and_logs_that_went_are_no_news() -> None:
+    points = served(NOON)
+    newer = history([(FULL, NOON)])
+    kept = [point for point in points if point.type is FULL]
+    assert after(points, watched([*kept, *newer])) == []
+
+
+def test_a_vault_that_does_not_answer_has_lost_nothing() -> None:
+    points = fulls(2, 1)
+    _, there = deletions({}, [watched(points)], NOON)
+    away = watched(None, vault_error=StoreUnreachable("away"))
+    told, there = deletions(there, [away], NOON)
+    assert told == []
+    told, _ = deletions(there, [watched(points[:1])], NOON)
+    assert len(told) == 1
+
+
+def test_a_server_that_was_replaced_has_lost_nothing() -> None:
+    points = fulls(2, 1)
+    another = replace(watched(fulls(0)), item_id="orders-2")
+    assert after(points, another) == []
+
+
+def test_each_deletion_is_told_by_itself() -> None:
+    points = fulls(3, 2, 1)
+    _, there = deletions({}, [watched(points)], NOON)
+    first, there = deletions(there, [watched(points[1:])], NOON)
+    second, there = deletions(there, [watched(points[2:])], NOON)
+    assert first[0].key != second[0].key
+    assert deletions(there, [watched(points[2:])], NOON)[0] == []
