@@ -11,13 +11,14 @@ from typing import Any, Self
 
 import pytest
 
+from sqlbak.cli.main import main
 from sqlbak.errors import Cancelled
 from sqlbak.fleet import Fleet
 from sqlbak.jobs import backup, pulse
 from sqlbak.jobs.backup import back_up
 from sqlbak.model import PointType
 from sqlbak.policy.loading import load_configuration
-from tests.acceptance.site import Site, kill_hard
+from tests.acceptance.site import Answer, Site, kill_hard
 
 pytestmark = pytest.mark.postgres
 
@@ -83,50 +84,54 @@ def standing_full(
         thread.join()
 
 
-def test_a_running_full_is_seen_and_ended_from_elsewhere_and_leaves_nothing(
-    site: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    site.backup("log")
-    before = sorted(path for path in site.root.glob("vault/items/*/data/*"))
-    with standing_full(site, monkeypatch) as (thread, errors):
-        shown = site.run("jobs").ok()
-        (running,) = shown["running"]
-        assert (running["item"], running["type"], running["state"]) == ("orders", "full", "running")
-        assert [job["outcome"] for job in shown["jobs"]] == ["succeeded"]
+def asked(capsys: pytest.CaptureFixture[str], *words: str) -> Answer:
+    """One run of ``sqlbak jobs`` in this process."""
+    with pytest.raises(SystemExit) as ended:
+        main(["jobs", *words, "--json"])
+    printed = capsys.readouterr()
+    return Answer(int(ended.value.code or 0), printed.out, printed.err)
 
-        asked = site.run("jobs", "--cancel", running["id"]).ok()
-        assert asked["cancelled"]["id"] == running["id"]
-        thread.join()
-    (error,) = errors
-    assert isinstance(error, Cancelled)
+
+def test_a_running_full_is_seen_followed_and_ended_from_elsewhere_and_leaves_nothing(
+    site: Site, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ORDERS_DSN", site.dsn)
+    monkeypatch.setenv("SQLBAK_CONFIG", str(site.config))
+    with Fleet(load_configuration(site.config).configuration) as fleet:
+        back_up(fleet, "orders", PointType.FULL)
+    before = sorted(site.root.glob("vault/items/*/data/*"))
+    follower = site.start("jobs", "--follow", "--every", "0.2", "--json")
+    try:
+        assert follower.stdout is not None
+        with standing_full(site, monkeypatch) as (thread, errors):
+            told = json.loads(follower.stdout.readline())
+            assert (told["event"], told["type"]) == ("running", "full")
+
+            shown = asked(capsys).ok()
+            (running,) = shown["running"]
+            assert (running["item"], running["state"]) == ("orders", "running")
+            assert running["id"] == told["id"]
+            assert [job["outcome"] for job in shown["jobs"]] == ["succeeded"]
+
+            wish = asked(capsys, "--cancel", running["id"]).ok()
+            assert wish["cancelled"]["id"] == running["id"]
+            thread.join()
+        (error,) = errors
+        assert isinstance(error, Cancelled)
+        while told["event"] != "ended":
+            told = json.loads(follower.stdout.readline())
+        assert (told["id"], told["outcome"]) == (running["id"], "interrupted")
+    finally:
+        kill_hard(follower)
 
     assert not list(site.root.glob("vault/items/*/running/*"))
-    assert sorted(path for path in site.root.glob("vault/items/*/data/*")) == before
-    after = site.run("jobs", "orders", "--failed").ok()
+    assert sorted(site.root.glob("vault/items/*/data/*")) == before
+    after = asked(capsys, "orders", "--failed").ok()
     assert after["running"] == []
     (failed,) = after["jobs"]
     assert (failed["id"], failed["outcome"]) == (running["id"], "interrupted")
     assert failed["error"]["code"] == "cancelled"
 
-    again = site.run("jobs", "--cancel", running["id"])
+    again = asked(capsys, "--cancel", running["id"])
     assert again.code == 2
     assert again.document["error"]["code"] == "unknown_name"
-
-
-def test_following_tells_what_runs_and_what_ended(
-    site: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    site.backup("full")
-    with standing_full(site, monkeypatch):
-        process = site.start("jobs", "--follow", "--every", "0.2", "--json")
-        try:
-            assert process.stdout is not None
-            first = json.loads(process.stdout.readline())
-            assert (first["event"], first["type"]) == ("running", "full")
-            site.run("jobs", "--cancel", first["id"]).ok()
-            told = first
-            while told["event"] != "ended":
-                told = json.loads(process.stdout.readline())
-            assert (told["id"], told["outcome"]) == (first["id"], "interrupted")
-        finally:
-            kill_hard(process)
