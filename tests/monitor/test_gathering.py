@@ -69,6 +69,17 @@ def test_only_failures_that_nothing_made_up_for_count(tmp_path: Path) -> None:
     assert found.job_id == "late"
 
 
+def test_while_one_type_fails_what_others_made_up_for_since_does_not_count(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    points = served(NOON)
+    last_night = [p for p in points if p.type is FULL][-1]
+    item = place.add("orders", [point for point in points if point is not last_night])
+    with place.vault() as vault:
+        write_job(vault.store, item.id, replace(failure(FULL, NOON - 10 * HOUR), job_id="full"))
+        write_job(vault.store, item.id, replace(failure(LOG, NOON - 9 * HOUR), job_id="log"))
+    assert [one.job_id for one in gathered(place, "orders")["orders"].failures] == ["full"]
+
+
 def test_a_vault_that_cannot_be_read_is_part_of_what_is_known(tmp_path: Path) -> None:
     place = Place(tmp_path)
     item = place.add("orders", served(NOON))
