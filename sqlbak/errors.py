@@ -41,6 +41,7 @@ Errors travel up as exceptions and are printed or logged once, at the edge.
     |   +-- ServerRefused
     |   +-- ServerNotReady
     |   +-- ServerProgramMissing
+    |   +-- ServerBehind
     |   +-- LogChainBroken
     |   |   +-- LogRewritten
     |   +-- BaseUnusable
@@ -88,6 +89,7 @@ __all__ = [
     "RestoreFailed",
     "RestoreNotProven",
     "SecretUnavailable",
+    "ServerBehind",
     "ServerNotReady",
     "ServerProgramMissing",
     "ServerRefused",
@@ -391,6 +393,13 @@ class ServerProgramMissing(EngineError):
     """A PostgreSQL program of the right major version was not found."""
 
     code = "server_program_missing"
+
+
+class ServerBehind(EngineError):
+    """A standby has not come as far as what the vault already holds. Nothing is broken: it catches
+    up, or it does not follow its primary any more."""
+
+    code = "server_behind"
 
 
 class LogChainBroken(EngineError):

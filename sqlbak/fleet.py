@@ -199,7 +199,12 @@ class Fleet:
         vault = self.vault(instance)
         # One slot a vault: two services that keep one server in two vaults do not share a slot.
         slot_name = settings.slot or f"sqlbak_{vault.id.replace('-', '_')[:16]}"
-        return postgres_engine(settings.dsn.resolve(), slot_name=slot_name)
+        primary = settings.primary_dsn
+        return postgres_engine(
+            settings.dsn.resolve(),
+            slot_name=slot_name,
+            primary_dsn=None if primary is None else primary.resolve(),
+        )
 
     def vault(self, name: str) -> Vault:
         """The vault of an instance or item, made if it does not exist yet. FeatureUnsupported when

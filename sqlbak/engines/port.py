@@ -57,11 +57,18 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class DiscoveredItem:
-    """One thing that can be protected, under the engine's own identity, and where it stands."""
+    """One thing that can be protected, under the engine's own identity, and where it stands.
+
+    ``may_lag``: this server follows another one, and may not have come as far yet as log that was
+    backed up already. ``why_no_log``: why the server holds no log for us, as the end of a sentence
+    for people; empty where it does.
+    """
 
     identity: str
     database: str | None
     position: LogPosition | None
+    may_lag: bool = False
+    why_no_log: str = ""
 
 
 @dataclass(frozen=True, slots=True)

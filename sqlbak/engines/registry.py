@@ -34,11 +34,12 @@ class Restorer(Protocol):
         None: to the end of the last one)."""
 
 
-def postgres_engine(dsn: str, *, slot_name: str) -> Engine:
-    """A PostgreSQL cluster; connects only when used."""
+def postgres_engine(dsn: str, *, slot_name: str, primary_dsn: str | None = None) -> Engine:
+    """A PostgreSQL cluster; connects only when used. ``primary_dsn``: the primary of the standby
+    that ``dsn`` leads to."""
     from sqlbak.engines.postgres.engine import PostgresEngine
 
-    return PostgresEngine(dsn, slot_name=slot_name)
+    return PostgresEngine(dsn, slot_name=slot_name, primary_dsn=primary_dsn)
 
 
 def restorer(engine: EngineName) -> Restorer:

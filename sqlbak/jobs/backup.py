@@ -9,16 +9,24 @@ from __future__ import annotations
 import os
 import secrets
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlbak.engines.port import BackupResult, Engine, Inspection, PayloadSink, Severity
+from sqlbak.engines.port import (
+    BackupResult,
+    DiscoveredItem,
+    Engine,
+    Inspection,
+    PayloadSink,
+    Severity,
+)
 from sqlbak.errors import (
     BaseUnusable,
     EngineError,
     Interrupted,
+    LineageConflict,
     LogChainBroken,
     LogRewritten,
     ServerNotReady,
@@ -29,6 +37,7 @@ from sqlbak.fleet import Fleet, instance_of
 from sqlbak.jobs.differential_base import ahead_of, open_base
 from sqlbak.jobs.log_base import find_log_base
 from sqlbak.jobs.log_chain import next_log_start
+from sqlbak.jobs.one_history import require_one_history
 from sqlbak.jobs.sealing import require_same_log, seal
 from sqlbak.model import Item, LogPosition, Point, PointType
 from sqlbak.policy.calendar import Slot
@@ -124,12 +133,14 @@ def back_up(
     ) as lease:
         _sweep(run)
         points = tuple(vault.points(item.id))
+        if not points:
+            run.notes += _predecessors(run)
         if still_due is not None and not still_due(points):
             return BackupOutcome(item, ())
         if point_type is PointType.LOG:
-            made = _log_or_full(run, lease, points)
+            made = _log_or_full(run, lease, points, found)
         elif point_type is PointType.DIFFERENTIAL:
-            made = (_differential_or_full(run, lease, points, found.position),)
+            made = (_differential_or_full(run, lease, points, found),)
         else:
             made = (_full(run, lease),)
     return BackupOutcome(run.item, made, tuple(run.notes))
@@ -144,6 +155,18 @@ def _require_readiness(name: str, inspection: Inspection) -> None:
         )
 
 
+def _predecessors(run: _Run) -> list[str]:
+    """What to say about a new item whose name was another's before."""
+    return [
+        f"{run.item.name} is another server now (identity {run.item.identity}) than the one backed"
+        f" up so far ({other.identity}), as after a replacement or pg_upgrade: it is a new item,"
+        f" {run.item.id}, and {other.id} stays restorable"
+        for other in run.vault.items()
+        if (other.engine, other.name) == (run.item.engine, run.item.name)
+        and other.identity != run.item.identity
+    ]
+
+
 def _sweep(run: _Run) -> None:
     sweep(
         run.vault.store,
@@ -154,10 +177,20 @@ def _sweep(run: _Run) -> None:
 
 
 def _full(run: _Run, lease: Lease) -> Point:
+    if points := run.vault.points(run.item.id):
+        position = run.engine.inspect().items[0].position
+        try:
+            require_one_history(run.vault, run.item, run.engine, points, position)
+        except LogRewritten as rewritten:
+            return _successor(run, PointType.FULL, rewritten)
+
     def stream(sink: PayloadSink, label: str) -> BackupResult:
         return run.engine.full(sink, label=label, progress=run.progress, stop=run.stop)
 
-    point, _ = _take(run, lease, PointType.FULL, stream)
+    try:
+        point, _ = _take(run, lease, PointType.FULL, stream)
+    except LineageConflict as conflict:
+        return _successor(run, PointType.FULL, conflict)
     # Where the log goes on from tells what the server may discard: after a first full everything
     # before its end, else nothing that the next log backup still has to fetch. Where no log
     # backups are taken, nothing else ever would let it discard anything.
@@ -173,18 +206,21 @@ def _full(run: _Run, lease: Lease) -> Point:
 
 
 def _differential_or_full(
-    run: _Run, lease: Lease, points: tuple[Point, ...], position: LogPosition | None
+    run: _Run, lease: Lease, points: tuple[Point, ...], found: DiscoveredItem
 ) -> Point:
-    """``position``: where the server's log ended when it was looked at."""
+    """``found``: the server as it was looked at before."""
     try:
-        if ahead_of(points, position) is not None:
+        if ahead_of(points, found.position) is not None:
             # Points may have been committed since that look.
-            position = run.engine.inspect().items[0].position
-        if (ahead := ahead_of(points, position)) is not None:
+            found = run.engine.inspect().items[0]
+        position = found.position
+        # A standby that is behind comes yet; the engine waits for it, or gives up.
+        if not found.may_lag and (ahead := ahead_of(points, position)) is not None:
             raise LogRewritten(
                 f"the server's log ends before the end of {ahead.id}: it was set back to an "
                 "older state"
             )
+        require_one_history(run.vault, run.item, run.engine, points, position)
         base = open_base(
             run.vault,
             run.item,
@@ -199,8 +235,8 @@ def _differential_or_full(
             )
 
         point, _ = _take(run, lease, PointType.DIFFERENTIAL, stream, base_id=base.point.id)
-    except LogRewritten as rewritten:
-        return _successor(run, PointType.DIFFERENTIAL, rewritten)
+    except (LogRewritten, LineageConflict) as other:
+        return _successor(run, PointType.DIFFERENTIAL, other)
     except BaseUnusable as unusable:
         run.notes.append(f"a full was taken instead of a differential: {unusable.message}")
         return _full(run, lease)
@@ -221,19 +257,19 @@ def _untold(error: EngineError) -> str:
     )
 
 
-def _log_or_full(run: _Run, lease: Lease, points: tuple[Point, ...]) -> tuple[Point, ...]:
+def _log_or_full(
+    run: _Run, lease: Lease, points: tuple[Point, ...], found: DiscoveredItem
+) -> tuple[Point, ...]:
     if not any(point.type is PointType.FULL for point in points):
         return (_healed(run, PointType.LOG, "there is no full backup yet"),)
     base = find_log_base(run.vault, run.item.id, run.engine.oldest_log(), run.notes)
     if base is None:
-        return (
-            _healed(run, PointType.LOG, "the server no longer holds the log since the last backup"),
-        )
+        return (_healed(run, PointType.LOG, why_no_log(points, found)),)
     made: list[Point] = []
     try:
         require_same_log(run.vault, run.item, run.engine, base.point, run.notes)
         _logs(run, lease, base.position, base.facts, made)
-    except LogRewritten as broken:
+    except (LogRewritten, LineageConflict) as broken:
         made.append(_successor(run, PointType.LOG, broken))
     except LogChainBroken as broken:
         made.append(_healed(run, PointType.LOG, broken.message))
@@ -277,15 +313,31 @@ def _logs(
             run.notes.append(f"shipped log that is sealed now was not removed: {error.message}")
 
 
-def _successor(run: _Run, asked: PointType, rewritten: LogRewritten) -> Point:
+def why_no_log(points: Sequence[Point], found: DiscoveredItem) -> str:
+    """Why the log of the item with these points cannot go on. Pure."""
+    why = "the server no longer holds the log since the last backup"
+    if found.why_no_log:
+        why += f": {found.why_no_log}"
+    newest = max(points, key=lambda point: (point.finished_at, point.last_lsn))
+    if found.position is not None and found.position.lineage != newest.lineage:
+        why += (
+            f"; it is on lineage {found.position.lineage} now, and {newest.id} on lineage"
+            f" {newest.lineage}"
+        )
+    return why
+
+
+def _successor(run: _Run, asked: PointType, other: LogRewritten | LineageConflict) -> Point:
     """The positions of the server's log mean another history from now on. Under the old item, a
     plan could join the two."""
     run.item = run.vault.create_successor(run.item, now=run.now())
-    return _healed(run, asked, f"{rewritten.message}. It goes on as a new item, {run.item.id}")
+    return _healed(run, asked, f"{other.message}. It goes on as a new item, {run.item.id}")
 
 
 def _healed(run: _Run, asked: PointType, why: str) -> Point:
-    run.notes.append(f"a full was taken instead of a {asked.value}: {why}")
+    if asked is not PointType.FULL:
+        why = f"a full was taken instead of a {asked.value}: {why}"
+    run.notes.append(why)
     with run.leases.acquire(
         f"{run.item.id}.data", purpose=f"healing full of {run.item.name}", stop=run.stop
     ) as lease:

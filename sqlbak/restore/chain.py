@@ -51,14 +51,19 @@ class ChainRules:
             its ``reachable_from``, so that it alone restores to that instant.
         logs_join_exactly: a log that follows a log begins where that one ended (Microsoft's
             sequence test); an overlap means another fork, or a foreign backup.
+        newest_lineage_is_meant: where nobody names a lineage, one that goes on beside a newer one
+            is abandoned.
     """
 
     bases_prove_their_end: bool = True
     logs_join_exactly: bool = False
+    newest_lineage_is_meant: bool = True
 
 
 LOOSE_RULES: Final = ChainRules()
-SQL_SERVER_RULES: Final = ChainRules(bases_prove_their_end=False, logs_join_exactly=True)
+SQL_SERVER_RULES: Final = ChainRules(
+    bases_prove_their_end=False, logs_join_exactly=True, newest_lineage_is_meant=False
+)
 
 
 @dataclass(frozen=True, slots=True)
