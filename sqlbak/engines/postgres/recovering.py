@@ -232,7 +232,7 @@ class _Session:
             raise TargetNotReached(f"the log ends before a transaction that is later: {complaint}")
         raise RestoreFailed(
             f"the recovering server ended: {complaint or 'it gave no reason'}",
-            hint=f"its log is {path}; {self._recovery.directory} is not a usable database",
+            hint=f"its log is {path}",
         )
 
     def _log(self) -> str:
