@@ -122,6 +122,10 @@ class SqlbakError(Exception):
     def __str__(self) -> str:
         return self.message
 
+    def advise(self, more: str) -> None:
+        """Add to the hint what only a caller knows."""
+        self.hint = f"{self.hint}; {more}" if self.hint else more
+
 
 class UsageError(SqlbakError):
     """The command line or the configuration is wrong; nothing was done."""

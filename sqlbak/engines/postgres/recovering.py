@@ -33,6 +33,7 @@ from sqlbak.engines.postgres.server import (
     socket_directory_fits,
 )
 from sqlbak.engines.postgres.timelines import history_name
+from sqlbak.engines.postgres.unloggedfiles import has_emptied_relations
 from sqlbak.engines.postgres.unpack import write_file
 from sqlbak.engines.postgres.walfeed import TablespaceInTheWay, WalFeed
 from sqlbak.engines.postgres.walrecords import Record
@@ -146,9 +147,13 @@ class Recovery:
             with feed, server:
                 session = _Session(self, server, feed, sockets, port, began_at)
                 try:
-                    return session.follow(stop_point)
+                    reached = session.follow(stop_point)
                 finally:
                     session.close()
+                if has_emptied_relations(self.directory):
+                    # It has just written a checkpoint: nothing is lost by a crash.
+                    server.stop(is_clean=False)
+                return reached
 
     @contextmanager
     def _scaffold(self) -> Iterator[tuple[Path, Path]]:
@@ -227,7 +232,7 @@ class _Session:
             raise TargetNotReached(f"the log ends before a transaction that is later: {complaint}")
         raise RestoreFailed(
             f"the recovering server ended: {complaint or 'it gave no reason'}",
-            hint=f"its log is {path}; {self._recovery.directory} is not a usable database",
+            hint=f"its log is {path}",
         )
 
     def _log(self) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import shlex
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -53,7 +53,13 @@ from sqlbak.engines.postgres.unpack import (
 )
 from sqlbak.engines.postgres.walfeed import TablespaceInTheWay
 from sqlbak.engines.postgres.walrecords import Record, TablespaceFinder
-from sqlbak.errors import Interrupted, RestoreFailed, ServerProgramMissing, TargetNotUsable
+from sqlbak.errors import (
+    Interrupted,
+    RestoreFailed,
+    ServerProgramMissing,
+    SqlbakError,
+    TargetNotUsable,
+)
 from sqlbak.model import LogPosition
 from sqlbak.progress import Progress
 from sqlbak.stopping import StopSignal
@@ -137,6 +143,14 @@ def restore_cluster(
             for place, existed in existing.items():
                 clear_directory(place, and_itself=not existed)
             raise
+        except SqlbakError as error:
+            if before is None:
+                error.advise(f"{_listed(existing)} is kept for a look and is no usable database")
+            raise
+
+
+def _listed(places: Iterable[Path]) -> str:
+    return ", ".join(map(str, places))
 
 
 def _programs(major: int, target: RestoreTarget, user: ServerUser) -> Programs | None:
@@ -280,8 +294,7 @@ class _Restore:
         if self.tablespaces.are_inside:
             kept.append(f"Tablespaces were restored into {self.directory / INSIDE}.")
         if self.tablespaces.outside:
-            listed = ", ".join(map(str, self.tablespaces.outside))
-            kept.append(f"Tablespaces were restored into {listed}.")
+            kept.append(f"Tablespaces were restored into {_listed(self.tablespaces.outside)}.")
         if self.before is not None:
             kept.append(
                 f"The cluster that was there before is kept in {self.before}: remove it when you "
