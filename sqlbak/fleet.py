@@ -13,6 +13,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
+from pathlib import Path
 from typing import Any, Self
 
 from sqlbak.engines.port import Engine, PayloadSource
@@ -186,6 +187,13 @@ class Fleet:
         if item.instance in self._configuration.instances:
             return self.policy(item.instance).zone
         return UTC
+
+    def program_dir(self, item: Item) -> Path | None:
+        """The folder of PostgreSQL's programs that the item's instance names (``pg_bin``), where
+        it is on this machine: policies are shared by machines that differ."""
+        settings = self._configuration.instances.get(item.instance)
+        folder = settings.pg_bin if isinstance(settings, PostgresInstance) else None
+        return folder if folder is not None and folder.is_dir() else None
 
     def engine(self, name: str) -> Engine:
         """The engine that backs up one item; connects only when used. SecretUnavailable."""

@@ -195,7 +195,8 @@ class RestoreTarget:
     ``port`` for it (None: the engine's choice). ``program_dir``: where its programs are.
     ``tablespaces``: where tablespaces go, by their location on the source; the engine has a place
     for those that are not named. ``replaces``: ``directory`` holds a stopped cluster, an older
-    state of which is to take its place; it is kept beside."""
+    state of which is to take its place; it is kept beside. ``reuses``: ``directory`` holds a
+    stopped cluster of the same origin, which is given up; what of it is right is kept."""
 
     directory: Path
     start: bool = False
@@ -203,6 +204,7 @@ class RestoreTarget:
     program_dir: Path | None = None
     tablespaces: Mapping[str, Path] = field(default_factory=dict)
     replaces: bool = False
+    reuses: bool = False
 
 
 @dataclass(frozen=True, slots=True)

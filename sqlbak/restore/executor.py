@@ -57,6 +57,9 @@ class Stock(Protocol):
     def zone(self, item: Item) -> tzinfo:
         """The zone in which the item's times are read."""
 
+    def program_dir(self, item: Item) -> Path | None:
+        """Where the server's own programs are for this item; None: nobody says."""
+
 
 _READERS = 4
 """Pieces of shipped log that are proven at once; each takes a few MiB."""
@@ -128,7 +131,8 @@ def restore_item(
     progress: Progress = NO_PROGRESS,
     stop: StopSignal = NEVER,
 ) -> RestoredItem:
-    """Plan as ``plan_item`` does, then restore into ``target``.
+    """Plan as ``plan_item`` does, then restore into ``target``; where that names no programs, with
+    those that the stock knows of.
 
     A recovery point whose manifest cannot be read is planned around where that leads to the same
     instant; the plan's notes tell. Raises what planning raises, before the target is touched;
@@ -138,6 +142,8 @@ def restore_item(
     planned, steps = _readable(stock, name, to, lineage, stop)
     stored = planned.stored
     _require_outside(stored.vault.store.url, target.directory)
+    if target.program_dir is None:
+        target = replace(target, program_dir=stock.program_dir(stored.item))
     restore: Callable[..., RestoreOutcome] = restorer(stored.item.engine)
     outcome = restore(
         steps,

@@ -145,3 +145,24 @@ def test_a_downloaded_folder_is_enough(marked: Marked, home: Path) -> None:
     assert (wrong.code, wrong.document["error"]["code"]) == (2, "unknown_name")
     nothing = site.run("plan", "--from", home / "data")
     assert (nothing.code, nothing.document["error"]["code"]) == (1, "vault_missing")
+
+
+def test_a_later_state_is_restored_over_an_earlier_one(marked: Marked, home: Path) -> None:
+    """With the programs that the policy names."""
+    text = marked.site.text().replace(
+        "policy: gold\n", f"policy: gold\n    pg_bin: {marked.cluster.programs}\n"
+    )
+    site = Site(home, marked.cluster.dsn(), vault_url=marked.site.vault_url)
+    (site.config / "orders.yaml").write_text(text)
+    first = site.restore(marked.points[0]["id"], home / "data", "--start")
+    assert marked.rows(first.ok()) == [1]
+    words = ("restore", "orders", "--to", "latest", "--reuse", home / "data")
+    second = site.run(*words, "--start").ok()
+    assert marked.rows(second) == [1, 2, 3, 4]
+    reused = second["facts"]["reused"]
+    assert reused["fetched_bytes"] > 0
+    assert reused["kept_bytes"] > 0
+    both = site.run(*words, "--in-place", home / "data")
+    assert (both.code, both.document["error"]["code"]) == (2, "usage")
+    running = site.run(*words[:-1], marked.cluster.data_directory)
+    assert (running.code, running.document["error"]["code"]) == (3, "target_not_usable")

@@ -16,6 +16,7 @@ import psycopg
 
 from sqlbak.engines.postgres.chain import Chain
 from sqlbak.engines.postgres.frames import FrameReader
+from sqlbak.engines.postgres.ground import write_file
 from sqlbak.engines.postgres.programs import Programs
 from sqlbak.engines.postgres.proof import (
     Reached,
@@ -34,7 +35,6 @@ from sqlbak.engines.postgres.server import (
 )
 from sqlbak.engines.postgres.timelines import history_name
 from sqlbak.engines.postgres.unloggedfiles import has_emptied_relations
-from sqlbak.engines.postgres.unpack import write_file
 from sqlbak.engines.postgres.walfeed import TablespaceInTheWay, WalFeed
 from sqlbak.engines.postgres.walrecords import Record
 from sqlbak.errors import RestoreFailed, RestoreNotProven

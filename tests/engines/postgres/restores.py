@@ -166,6 +166,7 @@ def restore(
     tablespaces: Mapping[str, Path] | None = None,
     stop_lsn: int | None = None,
     replaces: bool = False,
+    reuses: bool = False,
 ) -> RestoreOutcome:
     """restore_cluster, with what most tests do not care about filled in."""
     major = int(steps[0].facts["server_version_num"]) // 10000
@@ -175,7 +176,7 @@ def restore(
         lineage=lineage or steps[-1].point.lineage,
         histories=histories or {},
         target=RestoreTarget(
-            directory, start, port, program_directory(major), tablespaces or {}, replaces
+            directory, start, port, program_directory(major), tablespaces or {}, replaces, reuses
         ),
         progress=NO_PROGRESS,
         stop=stop,

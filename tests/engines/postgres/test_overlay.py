@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from sqlbak.engines.postgres.frames import FrameReader
+from sqlbak.engines.postgres.ground import EmptyGround
 from sqlbak.engines.postgres.overlay import DifferentialWriter, Filler, Rules
 from sqlbak.engines.postgres.server import ServerUser
 from sqlbak.engines.postgres.unpack import read_archive
@@ -54,7 +55,9 @@ def _overlay(
     source = MemorySource(
         {"full": _archive(full), "differential": _archive(differential)}, frame_size
     )
-    writer = DifferentialWriter(directory, _US, {}, rules=rules, is_tablespace=is_tablespace)
+    writer = DifferentialWriter(
+        directory, EmptyGround(_US), {}, rules=rules, is_tablespace=is_tablespace
+    )
     with FrameReader(NEVER) as frames:
         read_archive(
             source, "differential", writer, frames=frames, progress=NO_PROGRESS, stop=NEVER
@@ -171,7 +174,11 @@ def test_long_content_that_nobody_wants_is_not_fetched(tmp_path: Path) -> None:
     archive = _archive({"base/1/dropped": bytes(100 * size), "base/1/2": _blocks(1, 2)})
     patch = incremental_file({1: _blocks(9)}, 2, block_size=_SIZE)
     writer = DifferentialWriter(
-        tmp_path, _US, {}, rules=Rules(_SIZE, zeros_beyond_base=False), is_tablespace=False
+        tmp_path,
+        EmptyGround(_US),
+        {},
+        rules=Rules(_SIZE, zeros_beyond_base=False),
+        is_tablespace=False,
     )
     source = MemorySource(
         {"full": archive, "differential": _archive({"base/1/INCREMENTAL.2": patch})},
