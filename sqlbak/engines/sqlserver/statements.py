@@ -74,6 +74,7 @@ class BackupStatement:
     Attributes:
         name: of the backup set; unique, so that the set is found again whatever happens.
         description: kept in the set's header.
+        leaves_restoring: log only: the tail; the database is RESTORING afterwards.
         stats_percent: a message about progress each so many percent.
     """
 
@@ -83,6 +84,7 @@ class BackupStatement:
     is_log: bool = False
     is_differential: bool = False
     is_copy_only: bool = False
+    leaves_restoring: bool = False
     compression: Compression = Compression.NONE
     description: str = ""
     max_transfer_bytes: int | None = None
@@ -148,6 +150,8 @@ def backup_statement(backup: BackupStatement) -> str:
     passed over. UsageError for what SQL Server would refuse."""
     if backup.is_log and (backup.is_differential or backup.is_copy_only):
         raise UsageError("a log backup is neither a differential nor copy-only here")
+    if backup.leaves_restoring and not backup.is_log:
+        raise UsageError("only a log backup is the tail of a database's log")
     if backup.is_differential and backup.is_copy_only:
         # SQL Server would take the differential and pass over COPY_ONLY without a word.
         raise UsageError("a differential cannot be copy-only", hint="take a copy-only full")
@@ -156,6 +160,7 @@ def backup_statement(backup: BackupStatement) -> str:
     options = [
         *(["DIFFERENTIAL"] if backup.is_differential else []),
         *(["COPY_ONLY"] if backup.is_copy_only else []),
+        *(["NORECOVERY"] if backup.leaves_restoring else []),
         "FORMAT",
         "CHECKSUM",
         "STOP_ON_ERROR",
