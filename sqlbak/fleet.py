@@ -15,7 +15,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from sqlbak.discovery import Discovery, NamesInUse
 from sqlbak.engines.port import Engine, Inspection, PayloadSource
@@ -27,8 +27,16 @@ from sqlbak.engines.registry import (
     look_at_sql_server,
     postgres_engine,
     sql_server_engine,
+    sql_server_target,
 )
-from sqlbak.errors import FeatureUnsupported, NameNeeded, ObjectNotFound, UnknownName, VaultMissing
+from sqlbak.errors import (
+    FeatureUnsupported,
+    NameNeeded,
+    ObjectNotFound,
+    UnknownName,
+    UsageError,
+    VaultMissing,
+)
 from sqlbak.model import Catalog, EngineName, Item, Point, ShippedLog
 from sqlbak.policy.schema import (
     Configuration,
@@ -48,6 +56,9 @@ from sqlbak.vault.retry import RetryPolicy
 from sqlbak.vault.store import ObjectStore
 from sqlbak.vault.tail import read_piece
 from sqlbak.vault.vault import Vault, create_vault, open_vault
+
+if TYPE_CHECKING:
+    from sqlbak.engines.sqlserver.restoring import TargetServer
 
 __all__ = ["Fleet", "StoredItem", "instance_of"]
 
@@ -245,6 +256,19 @@ class Fleet:
             compression=settings.compression,
             stripes=settings.stripes,
         )
+
+    def restore_server(self, instance: str) -> TargetServer:
+        """Where databases are restored to on a SQL Server instance; connects only when used.
+        UnknownName; UsageError for an instance of another engine; SecretUnavailable."""
+        settings = self._configuration.instances[self.instance_named(instance)]
+        if not isinstance(settings, SqlServerInstance):
+            raise UsageError(
+                f"{instance} is no SQL Server: its databases cannot be restored to",
+                hint="name a SQL Server with --instance",
+            )
+        disk = settings.delivery.disk
+        folder = None if disk is None else (disk.server_path, Path(disk.local_path))
+        return sql_server_target(instance, _login(settings), folder)
 
     def _postgres(self, instance: str, settings: PostgresInstance) -> Engine:
         vault = self.vault(instance)

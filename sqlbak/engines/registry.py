@@ -23,6 +23,7 @@ from sqlbak.stopping import StopSignal
 
 if TYPE_CHECKING:
     from sqlbak.engines.sqlserver.address import ServerAddress
+    from sqlbak.engines.sqlserver.restoring import TargetServer
 
 __all__ = [
     "InstanceView",
@@ -34,6 +35,7 @@ __all__ = [
     "postgres_engine",
     "restorer",
     "sql_server_engine",
+    "sql_server_target",
 ]
 
 
@@ -113,6 +115,21 @@ def sql_server_engine(login: SqlServerLogin, place: SqlServerPlace, database: st
             compression=place.compression,
             stripes=place.stripes,
         )
+    )
+
+
+def sql_server_target(
+    instance: str, login: SqlServerLogin, folder: tuple[str, Path] | None
+) -> TargetServer:
+    """Where databases are restored to; connects only when used. ``folder``: the delivery folder as
+    the server and as sqlbak see it."""
+    from sqlbak.engines.sqlserver.delivery import DiskFolder
+    from sqlbak.engines.sqlserver.restoring import TargetServer
+
+    return TargetServer(
+        instance,
+        _address(login),
+        None if folder is None else DiskFolder(folder[0], folder[1], owner="restore"),
     )
 
 
