@@ -309,9 +309,12 @@ class Fleet:
         catalogs = [each.points() for each in stored]
         return max(catalogs, key=lambda points: max((p.id for p in points), default=""), default=())
 
-    def configured_names(self) -> Collection[str]:
+    def configured_names(self, name: str | None = None) -> Collection[str]:
         """The names of all configured instances and of the databases that SQL Server instances
-        are known to have: a stored item under another name is a renamed one."""
+        are known to have: a stored item under another name is a renamed one. ``name``: the item
+        that it is about; its instance is asked for its databases."""
+        if name is not None and "/" in name:
+            self._discovery.view(instance_of(name))
         return NamesInUse(
             frozenset(self._configuration.instances),
             {
@@ -362,6 +365,11 @@ class Fleet:
     def store(self, vault_name: str) -> ObjectStore:
         """The bare store of a configured vault; the caller closes it. SecretUnavailable."""
         return self._store_of(self._configuration.vaults[vault_name])
+
+    def store_beside(self, vault_name: str, url: str) -> ObjectStore:
+        """The bare store at ``url``, reached as the vault's own is; the caller closes it."""
+        settings = self._configuration.vaults[vault_name]
+        return self._store_of(settings.model_copy(update={"url": url}))
 
     def leases(self, name: str) -> Leases:
         """The leases of an instance's or item's vault, as this process sees them."""

@@ -98,7 +98,7 @@ def back_up(
         instance_of(name),
         found.database,
         found.identity,
-        configured_names=fleet.configured_names(),
+        configured_names=fleet.configured_names(name),
         now=now(),
     )
     run = Run(

@@ -244,7 +244,7 @@ def _of_grants(
     except StatementFailed:
         return
     row = rows[0]
-    if not (number(row, "data") and number(row, "log")):
+    if 0 in (number(row, "data"), number(row, "log")):
         yield Problem(
             "backup_not_granted",
             Severity.BLOCKING,
