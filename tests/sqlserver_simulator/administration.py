@@ -156,7 +156,24 @@ def _set(session: Session, database: Database, words: list[str]) -> Events:
 
 
 _HARMLESS = frozenset(
-    ["AUTO_CLOSE", "AUTO_SHRINK", "AUTO_CREATE_STATISTICS", "AUTO_UPDATE_STATISTICS", "PAGE_VERIFY", "TRUSTWORTHY", "DB_CHAINING", "ENABLE_BROKER", "DISABLE_BROKER", "NEW_BROKER", "ALLOW_SNAPSHOT_ISOLATION", "READ_COMMITTED_SNAPSHOT", "QUERY_STORE", "TARGET_RECOVERY_TIME", "DELAYED_DURABILITY", "ACCELERATED_DATABASE_RECOVERY"]
+    [
+        "AUTO_CLOSE",
+        "AUTO_SHRINK",
+        "AUTO_CREATE_STATISTICS",
+        "AUTO_UPDATE_STATISTICS",
+        "PAGE_VERIFY",
+        "TRUSTWORTHY",
+        "DB_CHAINING",
+        "ENABLE_BROKER",
+        "DISABLE_BROKER",
+        "NEW_BROKER",
+        "ALLOW_SNAPSHOT_ISOLATION",
+        "READ_COMMITTED_SNAPSHOT",
+        "QUERY_STORE",
+        "TARGET_RECOVERY_TIME",
+        "DELAYED_DURABILITY",
+        "ACCELERATED_DATABASE_RECOVERY",
+    ]
 )
 
 
@@ -477,6 +494,6 @@ def procedure(session: Session, statement: s.Execute) -> Events:
                 "xp_create_subdir() returned error 5, 'Access is denied.'",
             )
         path.mkdir(parents=True, exist_ok=True)
-    elif name == "sp_who2" or name not in {"sp_reset_connection"}:
+    elif name == "sp_who2" or name != "sp_reset_connection":
         raise not_modelled(f"the procedure {name}")
     yield Done(224)

@@ -24,7 +24,7 @@ from .devices import (
     open_for_backup,
     read_existing,
 )
-from .errors import Message, SqlError
+from .errors import Dropped, Message, SqlError
 from .events import Events, Info, Pause
 from .media import CHUNK, BackupSet, Family, SetFile
 from .progress import Stepper
@@ -246,7 +246,9 @@ class _Backup:
             if "FORMAT" in self.options
             else [read_existing(self.instance, place) for place in self.places]
         )
-        found = [self._existing(data, place) for data, place in zip(existing, self.places)]
+        found = [
+            self._existing(data, place) for data, place in zip(existing, self.places, strict=False)
+        ]
         present = [each for each in found if each is not None]
         compressed = self.options.get("COMPRESSION") is not None
         encrypted = "ENCRYPTION" in self.options
@@ -256,16 +258,15 @@ class _Backup:
             compressed = old[0].is_compressed
             if compressed and "COMPRESSION" not in self.options:
                 self.options["COMPRESSION"] = {}
-            elif not compressed:
-                if self.options.pop("COMPRESSION", None) is not None:
-                    raise SqlError(
-                        3098,
-                        "The backup cannot be performed because 'COMPRESSION' was requested after "
-                        "the media was formatted with an incompatible structure. To append to this "
-                        "media set, either omit 'COMPRESSION' or specify 'NO_COMPRESSION'. "
-                        "Alternatively, you can create a new media set by using WITH FORMAT in your "
-                        "BACKUP statement.",
-                    )
+            elif not compressed and self.options.pop("COMPRESSION", None) is not None:
+                raise SqlError(
+                    3098,
+                    "The backup cannot be performed because 'COMPRESSION' was requested after "
+                    "the media was formatted with an incompatible structure. To append to this "
+                    "media set, either omit 'COMPRESSION' or specify 'NO_COMPRESSION'. "
+                    "Alternatively, you can create a new media set by using WITH FORMAT in your "
+                    "BACKUP statement.",
+                )
             if encrypted:
                 raise SqlError(3095, "The backup cannot be performed because 'ENCRYPTION' was "
                                "requested after the media was formatted with an incompatible "
@@ -318,8 +319,8 @@ class _Backup:
         if len(present) != len(self.places) or count != len(self.places):
             raise SqlError(
                 3231,
-                f'The media loaded on "{self.places[0].name}" is formatted to support {count} media '
-                f"families, but {len(self.places)} media families are expected according to the "
+                f'The media loaded on "{self.places[0].name}" is formatted to support {count} '
+                f"media families, but {len(self.places)} media families are expected according to the "
                 "backup device specification.",
             )
 
@@ -362,6 +363,8 @@ class _Backup:
                     writer.close()
                 self._commit(database, shape, facts)
         self._record(facts, families)
+        if self.instance.faults.take("drop_after", self._command(), database.name):
+            raise Dropped
         yield from self._messages(database, shape, position, started)
 
     def _facts(
@@ -418,6 +421,7 @@ class _Backup:
             has_bulk_logged_data=self.is_log and shape.bulk,
             is_readonly=database.is_read_only,
             is_single_user=database.user_access == "SINGLE_USER",
+            user_access=database.user_access,
             has_backup_checksums=bool(self.options.get("CHECKSUM")),
             is_damaged=database.is_damaged or database.state == "SUSPECT",
             begins_log_chain=self.is_log and database.chain_begins,
@@ -518,7 +522,8 @@ def success(what: str, pages: int, started: datetime, ended: datetime) -> Messag
     rate = pages * 8192 / 1_048_576 / seconds
     return Message(
         3014,
-        f"{what} successfully processed {pages} pages in {seconds:.3f} seconds ({rate:.3f} MB/sec).",
+        f"{what} successfully processed {pages} pages in {seconds:.3f} seconds "
+        f"({rate:.3f} MB/sec).",
         10,
     )
 

@@ -10,16 +10,89 @@ from .errors import SqlError, not_modelled
 from .expressionparser import ExpressionParser
 
 _FLAGS = frozenset(
-    ["DIFFERENTIAL", "COPY_ONLY", "NO_COMPRESSION", "NOINIT", "INIT", "NOSKIP", "SKIP", "NOFORMAT", "FORMAT", "NO_CHECKSUM", "CHECKSUM", "STOP_ON_ERROR", "CONTINUE_AFTER_ERROR", "RESTART", "REWIND", "NOREWIND", "LOAD", "NOUNLOAD", "UNLOAD", "NORECOVERY", "NO_TRUNCATE", "FILE_SNAPSHOT", "METADATA_ONLY", "SNAPSHOT"]
+    [
+        "DIFFERENTIAL",
+        "COPY_ONLY",
+        "NO_COMPRESSION",
+        "NOINIT",
+        "INIT",
+        "NOSKIP",
+        "SKIP",
+        "NOFORMAT",
+        "FORMAT",
+        "NO_CHECKSUM",
+        "CHECKSUM",
+        "STOP_ON_ERROR",
+        "CONTINUE_AFTER_ERROR",
+        "RESTART",
+        "REWIND",
+        "NOREWIND",
+        "LOAD",
+        "NOUNLOAD",
+        "UNLOAD",
+        "NORECOVERY",
+        "NO_TRUNCATE",
+        "FILE_SNAPSHOT",
+        "METADATA_ONLY",
+        "SNAPSHOT",
+    ]
 )
 _VALUES = frozenset(
-    ["DESCRIPTION", "NAME", "CREDENTIAL", "EXPIREDATE", "RETAINDAYS", "MEDIADESCRIPTION", "MEDIANAME", "BLOCKSIZE", "BUFFERCOUNT", "MAXTRANSFERSIZE", "BACKUP_OPTIONS", "STANDBY"]
+    [
+        "DESCRIPTION",
+        "NAME",
+        "CREDENTIAL",
+        "EXPIREDATE",
+        "RETAINDAYS",
+        "MEDIADESCRIPTION",
+        "MEDIANAME",
+        "BLOCKSIZE",
+        "BUFFERCOUNT",
+        "MAXTRANSFERSIZE",
+        "BACKUP_OPTIONS",
+        "STANDBY",
+    ]
 )
 _RESTORE_FLAGS = frozenset(
-    ["RECOVERY", "NORECOVERY", "REPLACE", "RESTART", "RESTRICTED_USER", "CHECKSUM", "NO_CHECKSUM", "STOP_ON_ERROR", "CONTINUE_AFTER_ERROR", "KEEP_REPLICATION", "KEEP_CDC", "ENABLE_BROKER", "ERROR_BROKER_CONVERSATIONS", "NEW_BROKER", "REWIND", "NOREWIND", "UNLOAD", "NOUNLOAD", "LOADHISTORY", "PARTIAL", "METADATA_ONLY"]
+    [
+        "RECOVERY",
+        "NORECOVERY",
+        "REPLACE",
+        "RESTART",
+        "RESTRICTED_USER",
+        "CHECKSUM",
+        "NO_CHECKSUM",
+        "STOP_ON_ERROR",
+        "CONTINUE_AFTER_ERROR",
+        "KEEP_REPLICATION",
+        "KEEP_CDC",
+        "ENABLE_BROKER",
+        "ERROR_BROKER_CONVERSATIONS",
+        "NEW_BROKER",
+        "REWIND",
+        "NOREWIND",
+        "UNLOAD",
+        "NOUNLOAD",
+        "LOADHISTORY",
+        "PARTIAL",
+        "METADATA_ONLY",
+    ]
 )
 _RESTORE_VALUES = frozenset(
-    ["STANDBY", "CREDENTIAL", "FILE", "MEDIANAME", "MEDIAPASSWORD", "PASSWORD", "BLOCKSIZE", "BUFFERCOUNT", "MAXTRANSFERSIZE", "RESTORE_OPTIONS", "STOPAT", "DBNAME"]
+    [
+        "STANDBY",
+        "CREDENTIAL",
+        "FILE",
+        "MEDIANAME",
+        "MEDIAPASSWORD",
+        "PASSWORD",
+        "BLOCKSIZE",
+        "BUFFERCOUNT",
+        "MAXTRANSFERSIZE",
+        "RESTORE_OPTIONS",
+        "STOPAT",
+        "DBNAME",
+    ]
 )
 _HEADER_KINDS = frozenset({"HEADERONLY", "FILELISTONLY", "LABELONLY", "VERIFYONLY"})
 

@@ -57,8 +57,8 @@ def check_options(
     for one, two in _CONFLICTS:
         if one in options and two in options:
             raise SqlError(
-                3031, f"Option '{one.lower()}' conflicts with option(s) '{two.lower()}'. Remove the "
-                "conflicting option and reissue the statement."
+                3031, f"Option '{one.lower()}' conflicts with option(s) '{two.lower()}'. "
+                "Remove the conflicting option and reissue the statement."
             )  # fmt: skip
     if len(places) > 64:
         raise SqlError(

@@ -176,7 +176,8 @@ class Catalog:
         schema = parts[-2] if len(parts) > 1 and parts[-2] else "dbo"
         data = table_in(self.session, database, (schema.lower(), parts[-1].lower()), parts)
         columns = [
-            Column(each.name, each.type, 16 if each.identity else 9) for each in data.columns
+            Column(each.name, each.type, 16 if each.identity else 8 + each.nullable)
+            for each in data.columns
         ]
         return Rowset(columns, [data.rows[number] for number in sorted(data.rows)])
 
@@ -275,7 +276,7 @@ class Catalog:
         """By owner, or with ALTER ANY DATABASE, VIEW ANY DATABASE or CREATE DATABASE ([D])."""
         rows = []
         for d in self._visible():
-            if d.state in {"OFFLINE"}:
+            if d.state == "OFFLINE":
                 rows.append((d.database_id, None, None, None, None, None, None))
                 continue
             fork = d.redo.fork if d.redo else d.fork
@@ -378,6 +379,24 @@ class Catalog:
         linux = self.instance.platform == "Linux"
         row = (self.instance.platform, "Ubuntu" if linux else "Windows Server 2022 Standard", "")
         return Rowset(columns, [row])
+
+    def _dm_os_enumerate_fixed_drives(self) -> Rowset:
+        columns = columns_of(
+            """
+            fixed_drive_path nv512
+            drive_type int
+            drive_type_desc nv512
+            free_space_in_bytes bigint
+            """
+        )
+        if not self._require_state():
+            raise SqlError(
+                300, "VIEW SERVER STATE permission was denied on object 'server', database "
+                "'master'.", 14
+            )  # fmt: skip
+        free = self.instance.faults.free_data_bytes
+        free = 500 * 2**30 if free is None else free
+        return Rowset(columns, [("C:\\", 3, "DRIVE_FIXED", free)])
 
     def _configurations(self) -> Rowset:
         columns = columns_of(

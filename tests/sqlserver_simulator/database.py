@@ -11,7 +11,7 @@ from uuid import UUID
 
 from .clock import ServerClock, last_tick, on_datetime_grid
 from .errors import SqlError
-from .store import LogHead, LogRecord, Operation, TableColumn, TableKey, Tables
+from .store import Commit, LogHead, LogRecord, Operation, TableColumn, TableKey, Tables
 
 STATES = {
     "ONLINE": 0, "RESTORING": 1, "RECOVERING": 2, "RECOVERY_PENDING": 3, "SUSPECT": 4,
@@ -122,6 +122,7 @@ class Database:
         self.holds: list[int] = []
         self.transactions: dict[int, Transaction] = {}
         self.next_transaction = 1
+        self.commits: list[Commit] = []
 
         self.last_log_backup_lsn: int | None = None
         self.chain_begins = False
@@ -195,6 +196,9 @@ class Database:
         time = last_tick(self.clock.local())
         record = self.write("commit", transaction.number, time=time, mark=mark)
         self.head.flush()
+        self.commits.append(
+            Commit(self.clock.utc(), time, record.lsn, tuple(transaction.operations))
+        )
         if transaction.bulk and self.recovery_model == "BULK_LOGGED":
             self.has_bulk_changes = True
         return record

@@ -379,7 +379,27 @@ _ORDER = {
     "=": frozenset({0}), "<>": frozenset({-1, 1}), "<": frozenset({-1}), ">": frozenset({1}),
     "<=": frozenset({-1, 0}), ">=": frozenset({0, 1}),
 }  # fmt: skip
-_PRECEDENCE = ["sql_variant", "datetimeoffset", "datetime2", "datetime", "date", "float", "real", "decimal", "bigint", "int", "smallint", "tinyint", "bit", "uniqueidentifier", "nvarchar", "nchar", "varchar", "char", "varbinary"]
+_PRECEDENCE = [
+    "sql_variant",
+    "datetimeoffset",
+    "datetime2",
+    "datetime",
+    "date",
+    "float",
+    "real",
+    "decimal",
+    "bigint",
+    "int",
+    "smallint",
+    "tinyint",
+    "bit",
+    "uniqueidentifier",
+    "nvarchar",
+    "nchar",
+    "varchar",
+    "char",
+    "varbinary",
+]
 
 
 def common(kinds: list[SqlType]) -> SqlType:

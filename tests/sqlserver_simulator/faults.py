@@ -11,9 +11,11 @@ from dataclasses import dataclass, field
 class Fault:
     """One thing that goes wrong in a BACKUP or RESTORE.
 
-    kind: ``drop`` (cut the connection), ``kill`` (as KILL from another session), ``write`` (3202
-    with ``os_error``), ``read`` (3203), ``nonrecoverable`` (3271), ``busy`` (3023), ``damage``
-    (3043, a page with a wrong checksum), ``call`` (run ``action``), ``pause`` (wait ``seconds``)
+    kind: ``drop`` (cut the connection), ``drop_after`` (cut it once the work is done, before the
+    client hears of it), ``kill`` (as KILL from another session), ``write`` (3202 with
+    ``os_error``), ``read`` (3203), ``nonrecoverable`` (3271), ``busy`` (3023), ``damage`` (3043, a
+    page with a wrong checksum), ``call`` (run ``action``), ``pause`` (wait ``seconds``), ``hold``
+    (wait until ``released`` is set)
     at_percent: when; command: BACKUP DATABASE, BACKUP LOG, RESTORE DATABASE, RESTORE LOG,
     RESTORE VERIFYONLY, RESTORE HEADERONLY or None for any; database: its name or None for any;
     times: how often, None for always.
@@ -30,6 +32,7 @@ class Fault:
     action: Callable[[], None] | None = None
     leaves_partial: bool = False
     reached: threading.Event = field(default_factory=threading.Event)
+    released: threading.Event = field(default_factory=threading.Event)
 
 
 class Faults:
@@ -81,7 +84,7 @@ class Faults:
         """The faults that strike between two percentages, each counted as used."""
         found = []
         for fault in list(self._faults):
-            if fault.kind == "busy" or fault.command not in {None, command}:
+            if fault.kind in {"busy", "drop_after"} or fault.command not in {None, command}:
                 continue
             if fault.database is not None and fault.database.lower() != database.lower():
                 continue

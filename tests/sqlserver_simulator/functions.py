@@ -36,7 +36,19 @@ _TYPES: dict[str, SqlType] = {
     "checksum": t.INT, "trancount": t.INT,
 }  # fmt: skip
 _SAME_AS_FIRST = frozenset(
-    ["upper", "lower", "ltrim", "rtrim", "trim", "replace", "substring", "left", "right", "reverse", "stuff"]
+    [
+        "upper",
+        "lower",
+        "ltrim",
+        "rtrim",
+        "trim",
+        "replace",
+        "substring",
+        "left",
+        "right",
+        "reverse",
+        "stuff",
+    ]
 )
 
 
@@ -57,7 +69,7 @@ class ScalarFunctions:
         if key in {"concat", "quotename", "format", "datename", "char", "nchar", "str", "convert",
                    "concat_ws", "string_escape"}:  # fmt: skip
             return _TEXT
-        if key in {"dateadd"}:
+        if key == "dateadd":
             return arguments[-1] if not arguments[-1].is_text else t.DATETIME
         if key in {"ceiling", "floor", "round"}:
             return arguments[0]
@@ -115,9 +127,9 @@ class ScalarFunctions:
     def global_variable(self, name: str) -> tuple[SqlType, Callable[[], Any]]:
         session, instance = self.session, self.instance
         version = (
-            f"Microsoft SQL Server {instance.version.year} (RTM) - {instance.version.product} (X64) "
-            f"\n\tCopyright (C) {instance.version.year} Microsoft Corporation\n\t{instance.edition} "
-            f"on {instance.platform} <X64>"
+            f"Microsoft SQL Server {instance.version.year} (RTM) - {instance.version.product} "
+            f"(X64) \n\tCopyright (C) {instance.version.year} Microsoft Corporation\n\t"
+            f"{instance.edition} on {instance.platform} <X64>"
         )
         found: dict[str, tuple[SqlType, Callable[[], Any]]] = {
             "@@version": (t.nvarchar(300), lambda: version),
@@ -210,7 +222,18 @@ class ScalarFunctions:
     def _login_name(self, *_: Any) -> str:
         return self.session.login.name
 
-    _suser_sname = _suser_name = _original_login = _system_user = _login_name
+    _original_login = _system_user = _login_name
+
+    def _suser_sname(self, sid: bytes | None = b"") -> str | None:
+        """The login of a security identifier; without one, the caller's."""
+        if sid == b"":
+            return self.session.login.name
+        for login in self.instance.logins.values():
+            if sid == (b"\x01" if login.name == "sa" else login.sid.bytes):
+                return login.name
+        return None
+
+    _suser_name = _login_name
 
     def _user_name(self, *_: Any) -> str:
         roles = permissions.database_roles(self.session, self.session.database)
@@ -253,7 +276,9 @@ class ScalarFunctions:
                 wanted = "CREATE ANY DATABASE"
             return int(permissions.has_server(session, wanted))
         if kind.upper() == "DATABASE":
-            name = (securable or session.database.name).strip("[]").replace("]]", "]")
+            name = securable or session.database.name
+            if name.startswith("["):
+                name = name[1:-1].replace("]]", "]")
             database = self.instance.find(name)
             if database is None:
                 return None

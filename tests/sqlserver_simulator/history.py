@@ -3,10 +3,10 @@ captured from SQL Server 2022 (2016 to 2019 lack the last two columns of backups
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from . import sqltypes as t
 from .media import BackupSet, Family
@@ -24,7 +24,8 @@ def columns_of(text: str) -> list[Column]:
     kinds: dict[str, SqlType] = {
         "int": t.INT, "tinyint": t.TINYINT, "smallint": t.SMALLINT, "bigint": t.BIGINT,
         "bit": t.BIT, "guid": t.GUID, "datetime": t.DATETIME, "lsn": t.LSN, "n20": NUMERIC20,
-        "n10": NUMERIC10, "char1": t.char(1), "nchar1": t.nchar(1), "bin20": t.varbinary(20), "real": t.REAL,
+        "n10": NUMERIC10, "char1": t.char(1), "nchar1": t.nchar(1), "bin20": t.varbinary(20),
+        "real": t.REAL,
     }  # fmt: skip
     found = []
     for line in text.strip().splitlines():
@@ -225,6 +226,15 @@ class History:
         self.sets.append(_Recorded(self._next_set, self.media[uuid][0], facts))
         self._next_set += 1
         return self._next_set - 1
+
+    def mark_last_as_snapshot(self) -> None:
+        """Show the newest set as one of a VSS writer (device type 7, a GUID for a name)."""
+        last = self.sets[-1]
+        last.facts = replace(last.facts, is_snapshot=True)
+        for number, families in self.media.values():
+            if number == last.media_set:
+                name = "{" + str(uuid4()).upper() + "}1"
+                families[:] = [(family, None, name, 7) for family, *_ in families]
 
     def find(self, backup_set_uuid: UUID) -> int | None:
         for recorded in self.sets:

@@ -135,9 +135,10 @@ class Instance:
         )
         for number, name, data, log, model in system:
             stem = {"model": "model", "msdb": "MSDBData"}.get(name, data)
+            limit = 268435456 if name == "msdb" else -1
             files = [
                 DatabaseFile(1, "D", data, f"{self.data_path}{stem}.mdf", 1024, "PRIMARY"),
-                DatabaseFile(2, "L", log, f"{self.data_path}{log}.ldf", 256, None, max_pages=-1),
+                DatabaseFile(2, "L", log, f"{self.data_path}{log}.ldf", 256, None, max_pages=limit),
             ]
             self.databases[name] = Database(
                 name, number, self.clock, files, model=model,

@@ -94,6 +94,7 @@ class BackupSet:
     encryptor_type: str | None = None
     last_valid_restore_time: datetime | None = None
     chain_lsn: int | None = None
+    user_access: str = "MULTI_USER"
     finished_at: datetime | None = None
 
     @property

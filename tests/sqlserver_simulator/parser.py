@@ -11,7 +11,32 @@ from .lexer import tokens
 from .sqltypes import INT, SqlType
 
 _IGNORED_SETS = frozenset(
-    ["ARITHABORT", "NUMERIC_ROUNDABORT", "ANSI_NULLS", "ANSI_PADDING", "ANSI_WARNINGS", "ANSI_NULL_DFLT_ON", "CONCAT_NULL_YIELDS_NULL", "CURSOR_CLOSE_ON_COMMIT", "QUOTED_IDENTIFIER", "TEXTSIZE", "NOCOUNT", "XACT_ABORT", "LANGUAGE", "DATEFORMAT", "DATEFIRST", "LOCK_TIMEOUT", "DEADLOCK_PRIORITY", "IMPLICIT_TRANSACTIONS", "ROWCOUNT", "TRANSACTION", "FMTONLY", "ANSI_DEFAULTS", "STATISTICS", "CONTEXT_INFO"]
+    [
+        "ARITHABORT",
+        "NUMERIC_ROUNDABORT",
+        "ANSI_NULLS",
+        "ANSI_PADDING",
+        "ANSI_WARNINGS",
+        "ANSI_NULL_DFLT_ON",
+        "CONCAT_NULL_YIELDS_NULL",
+        "CURSOR_CLOSE_ON_COMMIT",
+        "QUOTED_IDENTIFIER",
+        "TEXTSIZE",
+        "NOCOUNT",
+        "XACT_ABORT",
+        "LANGUAGE",
+        "DATEFORMAT",
+        "DATEFIRST",
+        "LOCK_TIMEOUT",
+        "DEADLOCK_PRIORITY",
+        "IMPLICIT_TRANSACTIONS",
+        "ROWCOUNT",
+        "TRANSACTION",
+        "FMTONLY",
+        "ANSI_DEFAULTS",
+        "STATISTICS",
+        "CONTEXT_INFO",
+    ]
 )
 
 
@@ -142,11 +167,10 @@ class Parser(BackupGrammar):
 
     def _end_of_transaction(self, action: str) -> s.Statement:
         name = None
-        if self.take("TRAN") or self.take("TRANSACTION") or self.take("WORK"):
-            if self.token.kind == "name" or (
-                self.token.kind == "word" and self.token.upper not in _STATEMENTS
-            ):
-                name = self.name()
+        named = self.take("TRAN") or self.take("TRANSACTION") or self.take("WORK")
+        is_word = self.token.kind == "word" and self.token.upper not in _STATEMENTS
+        if named and (self.token.kind == "name" or is_word):
+            name = self.name()
         return s.Transaction(action, name)
 
     def _commit(self) -> s.Statement:
@@ -185,21 +209,21 @@ class Parser(BackupGrammar):
     def _create_table(self) -> s.Statement:
         parts = self.parts()
         self.expect("(")
-        found: list[tuple[str, SqlType, bool]] = []
+        found: list[tuple[str, SqlType, bool, bool]] = []
         while True:
             if self.token.upper in {"CONSTRAINT", "PRIMARY", "UNIQUE", "CHECK"}:
                 self._column_rest()
             else:
                 name = self.name()
                 kind = self.type()
-                found.append((name, kind, self._column_rest()))
+                found.append((name, kind, *self._column_rest()))
             if self.take(")"):
                 return s.CreateTable(parts, tuple(found))
             self.expect(",")
 
-    def _column_rest(self) -> bool:
-        """Skip constraints up to the comma or the parenthesis; whether IDENTITY was there."""
-        identity = False
+    def _column_rest(self) -> tuple[bool, bool]:
+        """Skip constraints up to the comma or the parenthesis; IDENTITY, and whether NULL fits."""
+        identity, nullable = False, True
         while self.token.text not in {",", ")"}:
             if self.token.text == "(":
                 self._skip_parentheses()
@@ -207,8 +231,10 @@ class Parser(BackupGrammar):
             if self.token.kind == "end":
                 raise self.wrong()
             identity = identity or self.is_word("IDENTITY")
+            if self.is_word("NOT", "NULL") or self.is_word("PRIMARY", "KEY"):
+                nullable = False
             self.advance()
-        return identity
+        return identity, nullable and not identity
 
     def _alter(self) -> s.Statement:
         if self.take("DATABASE"):
@@ -252,7 +278,7 @@ class Parser(BackupGrammar):
             return s.AlterDatabase(name, "REMOVE FILE", values={"name": self.name()})
         self.expect("SET")
         words: list[str] = []
-        while self.token.kind in {"word", "number", "operator"} and self.token.text not in ";":
+        while self.token.kind in {"word", "number", "operator"} and self.token.text != ";":
             if self.token.upper in _STATEMENTS and words[-1:] != ["WITH"]:
                 break
             words.append(self.advance().upper)
@@ -430,7 +456,7 @@ class Parser(BackupGrammar):
             if self.token.kind == "variable" and self.peek().text == "=":
                 name = self.advance().text
                 self.advance()
-            if self.token.kind == "word" and self.token.upper not in {"NULL"}:
+            if self.token.kind == "word" and self.token.upper != "NULL":
                 arguments.append((name, s.Literal(self.advance().text, SqlType("nvarchar", 256))))
             else:
                 arguments.append((name, self.expression()))
@@ -451,7 +477,7 @@ class Parser(BackupGrammar):
         if self.take("WITH"):
             self.name()
         default = s.Literal(1, INT)
-        return s.Raise(found[0], found[1] if found[1:] else default, (found + [default])[2])
+        return s.Raise(found[0], found[1] if found[1:] else default, ([*found, default])[2])
 
     def _waitfor(self) -> s.Statement:
         self.expect("DELAY")
@@ -466,5 +492,37 @@ class Parser(BackupGrammar):
 
 
 _STATEMENTS = frozenset(
-    ["USE", "SET", "DECLARE", "IF", "WHILE", "BEGIN", "COMMIT", "ROLLBACK", "CREATE", "ALTER", "DROP", "GRANT", "DENY", "REVOKE", "INSERT", "UPDATE", "DELETE", "KILL", "DBCC", "EXEC", "EXECUTE", "PRINT", "RAISERROR", "WAITFOR", "CHECKPOINT", "RETURN", "BACKUP", "RESTORE", "SELECT", "END", "ELSE"]
+    [
+        "USE",
+        "SET",
+        "DECLARE",
+        "IF",
+        "WHILE",
+        "BEGIN",
+        "COMMIT",
+        "ROLLBACK",
+        "CREATE",
+        "ALTER",
+        "DROP",
+        "GRANT",
+        "DENY",
+        "REVOKE",
+        "INSERT",
+        "UPDATE",
+        "DELETE",
+        "KILL",
+        "DBCC",
+        "EXEC",
+        "EXECUTE",
+        "PRINT",
+        "RAISERROR",
+        "WAITFOR",
+        "CHECKPOINT",
+        "RETURN",
+        "BACKUP",
+        "RESTORE",
+        "SELECT",
+        "END",
+        "ELSE",
+    ]
 )

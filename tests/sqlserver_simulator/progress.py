@@ -82,6 +82,9 @@ class Stepper:
                 yield Pause(0.02)
                 waited += 0.02
                 self.session.require_alive()
+        while fault.kind == "hold" and not fault.released.is_set():
+            yield Pause(0.02)
+            self.session.require_alive()
         if fault.kind == "call" and fault.action is not None:
             fault.action()
         if fault.kind == "write":

@@ -378,10 +378,7 @@ def _sort_key(values: list[Any], directions: list[bool]) -> list[Any]:
 
     def order(one: tuple[Any, bool], two: tuple[Any, bool]) -> int:
         (a, descending), (b, _) = one, two
-        if a is None or b is None:
-            found = (a is not None) - (b is not None)
-        else:
-            found = compare(a, b)
+        found = (a is not None) - (b is not None) if a is None or b is None else compare(a, b)
         return -found if descending else found
 
     by = functools.cmp_to_key(order)

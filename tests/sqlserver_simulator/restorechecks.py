@@ -24,8 +24,8 @@ def check_options(options: dict[str, Any]) -> None:
     ):  # fmt: skip
         if one in options and two in options:
             raise SqlError(
-                3031, f"Option '{one.lower()}' conflicts with option(s) '{two.lower()}'. Remove the "
-                "conflicting option and reissue the statement."
+                3031, f"Option '{one.lower()}' conflicts with option(s) '{two.lower()}'. "
+                "Remove the conflicting option and reissue the statement."
             )  # fmt: skip
     stats = options.get("STATS")
     if stats is not None and not 1 <= int(stats) <= 100:
@@ -133,8 +133,8 @@ def planned_files(
                 Message(
                     3176,
                     f"File '{path}' is claimed by '{file.logical_name}'({file.file_id}) and "
-                    f"'{other}'({number}). The WITH MOVE clause can be used to relocate one or more "
-                    "files.",
+                    f"'{other}'({number}). The WITH MOVE clause can be used to relocate one "
+                    "or more files.",
                 )
             )
         claimed[path.lower()] = (file.logical_name, file.file_id)
@@ -151,8 +151,8 @@ def planned_files(
             problems += [
                 Message(
                     5133,
-                    f'Directory lookup for the file "{path}" failed with the operating system error '
-                    "2(The system cannot find the file specified.).",
+                    f'Directory lookup for the file "{path}" failed with the operating system '
+                    "error 2(The system cannot find the file specified.).",
                 ),
                 _use_move(file.logical_name, path),
             ]
@@ -298,11 +298,11 @@ def check_log(
     )
     if redo.fork != fork:
         raise inconsistent_path()
-    if stop is not None and stop.time is not None and redo.time is not None:
-        if stop.time < redo.time:
-            raise SqlError(
-                4335,
-                "The specified STOPAT time is too early. All or part of the database is already "
-                "rolled forward beyond that point.",
-            )
+    time = stop.time if stop is not None else None
+    if time is not None and redo.time is not None and time < redo.time:
+        raise SqlError(
+            4335,
+            "The specified STOPAT time is too early. All or part of the database is already "
+            "rolled forward beyond that point.",
+        )
     return target

@@ -18,7 +18,7 @@ from .backup import success, terminating
 from .backupoptions import resolved
 from .clock import on_datetime_grid
 from .database import Database, DatabaseFile, DifferentialBase, Redo
-from .errors import Message, SqlError, not_modelled
+from .errors import Dropped, Message, SqlError, not_modelled
 from .events import Events, Info
 from .headers import require_certificate
 from .media import BackupSet
@@ -135,8 +135,8 @@ class _Restore:
         else:
             raise SqlError(
                 3135,
-                f"The backup set in file '{places[0].name}' was created by BACKUP LOG and cannot be "
-                "used for this restore operation.",
+                f"The backup set in file '{places[0].name}' was created by BACKUP LOG and cannot "
+                "be used for this restore operation.",
             )
 
     # a full backup -----------------------------------------------------------------------------
@@ -352,11 +352,18 @@ class _Restore:
                 10,
             )
         recovered = self.recovers and not falls_short
+        # options come from the backup ([D] RESTORE), unless WITH RESTRICTED_USER is given
+        target.user_access = facts.user_access
+        if "RESTRICTED_USER" in self.options:
+            target.user_access = "RESTRICTED_USER"
         self._remember(target, facts, recovered=recovered)
         if recovered:
             recover(self.instance, target)
         elif "STANDBY" in self.options:
             target.standby_file = str(self.options["STANDBY"])
+        command = f"RESTORE {self.statement.kind}"
+        if self.instance.faults.take("drop_after", command, self.name):
+            raise Dropped
         last = self.instance.unknowns.warning_4322_comes_last
         if falls_short and not last:
             yield Info(warning, own)
@@ -468,6 +475,7 @@ def recover(instance: Any, database: Database) -> None:
     database.head = LogHead(file, block, slot)
     database.log = []
     database.log_from = start
+    database.commits = [each for each in database.commits if each.lsn < start]
     old = redo.fork
     if instance.unknowns.plain_recovery_forks or not redo.full_only:
         database.fork = uuid.uuid4()

@@ -173,8 +173,8 @@ class Session:
         name = self.evaluate(device.where)
         if device.kind == "LOGICAL":
             raise SqlError(
-                3206, f"Backup device '{name}' does not exist. To view existing backup devices, use "
-                "the sys.backup_devices catalog view. To create a new backup device use either "
+                3206, f"Backup device '{name}' does not exist. To view existing backup devices, "
+                "use the sys.backup_devices catalog view. To create a new backup device use either "
                 "sp_addumpdevice or SQL Server Management Studio."
             )  # fmt: skip
         if device.kind == "DISK":
@@ -183,10 +183,10 @@ class Session:
         return Place(device.kind, str(name))
 
     # batches -----------------------------------------------------------------------------------
-    def run(self, sql: str) -> Events:
+    def run(self, sql: str, variables: dict[str, tuple[SqlType, Any]] | None = None) -> Events:
         """Run a batch; every event of its reply, in order."""
         self.instance.statements.append(sql)
-        self.variables = {}
+        self.variables = dict(variables or {})
         try:
             yield from self._batch(sql)
         except Dropped:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
+from .availability import AvailabilityGroup
 from .database import Database
 from .endpoint import Endpoint
 from .events import Errors, Pause, ResultSet
 from .instance import Instance, Login, Unknowns
 from .session import Session
-from .store import TableColumn
+from .store import Commit, Tables
 
 
 class SimulatorError(Exception):
@@ -62,7 +64,7 @@ class Simulator:
         self.endpoint: Endpoint | None = None
 
     # running -----------------------------------------------------------------------------------
-    def __enter__(self) -> Simulator:
+    def __enter__(self) -> Self:
         return self.start()
 
     def __exit__(self, *_: object) -> None:
@@ -207,6 +209,46 @@ class Simulator:
             rows = [(value,) for value in values]
             insert_rows(session, target, ("dbo", "t"), table, ("v",), rows, bulk=True)
 
+    def commits(self, database: str) -> list[Commit]:
+        """Every transaction committed in a database since it was made, in order."""
+        with self.lock:
+            return list(self.instance.database(database).commits)
+
+    def rows_at(self, database: str, moment: datetime) -> list[str]:
+        """What dbo.t held at an aware instant, by the true history and without any backup."""
+        tables = Tables()
+        for commit in self.commits(database):
+            if commit.utc <= moment:
+                for operation in commit.operations:
+                    tables.apply(operation, commit.lsn)
+        table = tables.data.get(("dbo", "t"))
+        return [table.rows[number][-1] for number in sorted(table.rows)] if table else []
+
+    def snapshot_backup(self, database: str, *, copy_only: bool = False) -> None:
+        """A full backup by another tool through VSS: it moves the differential base unless it is
+        copy-only, and msdb shows a virtual device with a GUID for a name."""
+        with self.lock:
+            self.execute(
+                f"BACKUP DATABASE {quoted(database)} TO DISK = N'NUL'"
+                + (" WITH COPY_ONLY" if copy_only else "")
+            )
+            self.instance.history.mark_last_as_snapshot()
+
+    def group(
+        self, name: str, databases: Sequence[str], others: Sequence[Simulator] = (), **parts: Any
+    ) -> AvailabilityGroup:
+        """Put databases into an availability group of which this instance is the primary; the
+        others get the same databases as secondaries. ``preference`` as in the group's option."""
+        replicas = [self.instance, *(other.instance for other in others)]
+        group = AvailabilityGroup(name, replicas, self.instance, **parts)
+        for replica in replicas:
+            replica.groups[name] = group
+            for each in databases:
+                shared = self.instance.database(each)
+                shared.group = name
+                replica.databases[each.lower()] = shared
+        return group
+
     def sessions(self) -> list[int]:
         """Numbers of the sessions that are connected."""
         with self.lock:
@@ -215,11 +257,6 @@ class Simulator:
     def kill(self, session: int) -> bool:
         with self.lock:
             return self.instance.kill(session)
-
-    def add_column(self, name: str) -> TableColumn:
-        from .sqltypes import nvarchar
-
-        return TableColumn(name, nvarchar(100))
 
 
 def quoted(name: str) -> str:

@@ -207,8 +207,8 @@ def _drop_table(session: Session, statement: s.DropTable) -> Events:
     if key not in database.tables.data and not statement.if_exists:
         raise SqlError(
             3701,
-            f"Cannot drop the table '{'.'.join(statement.parts)}', because it does not exist or you "
-            "do not have permission.",
+            f"Cannot drop the table '{'.'.join(statement.parts)}', because it does not exist or "
+            "you do not have permission.",
             11,
             5,
         )
@@ -262,6 +262,14 @@ def insert_rows(
                 values.append(convert(value, column.type))
             else:
                 values.append(number if column.identity else None)
+            if values[-1] is None and not column.nullable:
+                raise SqlError(
+                    515,
+                    f"Cannot insert the value NULL into column '{column.name}', table "
+                    f"'{database.name}.{table.name}'; column does not allow nulls. INSERT fails.",
+                    16,
+                    2,
+                )
         operations.append(Operation("put", key, number, tuple(values)))
     _write(session, database, operations, bulk=bulk)
     return len(operations)

@@ -22,6 +22,7 @@ class TableColumn:
     name: str
     type: SqlType
     identity: bool = False
+    nullable: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,17 @@ class LogRecord:
     operation: Operation | None = None
     time: datetime | None = None
     mark: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """What really happened, for tests to compare with: ``utc`` is true time of the server's clock,
+    ``local`` what the log record says."""
+
+    utc: datetime
+    local: datetime
+    lsn: int
+    operations: tuple[Operation, ...]
 
 
 @dataclass(slots=True)

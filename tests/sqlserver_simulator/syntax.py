@@ -305,7 +305,7 @@ class DropDatabase(Statement):
 @dataclass(frozen=True, slots=True)
 class CreateTable(Statement):
     parts: tuple[str, ...]
-    columns: tuple[tuple[str, SqlType, bool], ...]  # name, type, identity
+    columns: tuple[tuple[str, SqlType, bool, bool], ...]  # name, type, identity, nullable
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -39,7 +39,7 @@ _DAY_ONE = date(1, 1, 1)
 
 
 def packets(kind: int, payload: bytes, size: int, *, last: bool = True, first_id: int = 1) -> bytes:
-    """Cut a payload into packets of at most ``size`` bytes; the last one carries EOM if ``last``."""
+    """Cut a payload into packets of ``size`` bytes; the last one carries EOM if ``last``."""
     room = size - 8
     pieces = [payload[at : at + room] for at in range(0, len(payload), room)] or [b""]
     out = bytearray()
@@ -339,9 +339,3 @@ def _variant(value: Any) -> bytes:
         data = str(value).encode("utf-16-le")
         body = bytes([0xE7, 7]) + COLLATION + struct.pack("<H", 8000) + data
     return struct.pack("<I", len(body)) + body
-
-
-def parse_datetime2_time(ticks: int) -> time:
-    """A time of 100 ns units as a Python time (microseconds)."""
-    moment = datetime.min + timedelta(microseconds=ticks // 10)
-    return moment.time()

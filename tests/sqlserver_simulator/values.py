@@ -92,7 +92,8 @@ _FORMS = (
         r"(?P<z>Z|[+-]\d\d:\d\d)?$"
     ),
     re.compile(
-        r"(?P<y>\d{4})(?P<m>\d\d)(?P<d>\d\d)(?: (?P<H>\d\d?):(?P<M>\d\d)(?::(?P<S>\d\d)(?:\.(?P<f>\d+))?)?)?$"
+        r"(?P<y>\d{4})(?P<m>\d\d)(?P<d>\d\d)"
+        r"(?: (?P<H>\d\d?):(?P<M>\d\d)(?::(?P<S>\d\d)(?:\.(?P<f>\d+))?)?)?$"
     ),
     re.compile(
         r"(?P<y>\d{4})-(?P<m>\d\d?)-(?P<d>\d\d?) (?P<H>\d\d?):(?P<M>\d\d)"
@@ -225,8 +226,7 @@ def to_text(value: Any, style: int | None = None) -> str:
 def _datetime_text(value: datetime, style: int | None) -> str:
     if style in {126, 127}:
         spec = "milliseconds" if value.microsecond % 1000 == 0 else "microseconds"
-        text = value.isoformat(timespec=spec if value.microsecond else "seconds")
-        return text
+        return value.isoformat(timespec=spec if value.microsecond else "seconds")
     if style in {121, 25, 120, 20}:
         text = value.strftime("%Y-%m-%d %H:%M:%S")
         return text if style in {120, 20} else f"{text}.{value.microsecond // 1000:03d}"
