@@ -61,9 +61,14 @@ def steps_done(
         done += 1
     last = steps[done - 1].point
     following = steps[done].point if done < len(steps) else last
-    if not _first(steps) <= position <= max(last.last_lsn, following.last_lsn):
+    # The record may be that of an earlier database of this name: the position has to agree. One
+    # before the end of the last step means that this step was begun anew and did not end.
+    stopped = done == len(steps) and stop_at is not None
+    lowest = last.first_lsn if stopped else last.last_lsn
+    if not lowest <= position <= max(last.last_lsn, following.last_lsn):
         raise TargetNotUsable(
-            f"{name} stands at log position {position}, where this plan never leads", hint=_AGAIN
+            f"{name} stands at log position {position}, and its restores so far do not lead there",
+            hint=_AGAIN,
         )
     # A log whose record was lost, though it was applied whole.
     while (
@@ -77,10 +82,6 @@ def steps_done(
 
 def _guid_before(steps: Sequence[RestoreStep], done: int) -> str:
     return read_header(steps[done - 1].facts["header"]).set_guid
-
-
-def _first(steps: Sequence[RestoreStep]) -> int:
-    return steps[0].point.first_lsn
 
 
 def _same(told: datetime, literal: str) -> bool:

@@ -81,9 +81,11 @@ class ExistingDatabase:
 
     @property
     def redo_start(self) -> int | None:
-        """Where the restore of a RESTORING database goes on."""
-        starts = [file.redo_start for file in self.files if file.redo_start]
-        return min(starts, default=None)
+        """Where the restore of a RESTORING database goes on; None: not every data file of it has
+        been restored yet, or the server does not tell."""
+        data = [file.redo_start for file in self.files if file.type == "ROWS"]
+        starts = [start for start in data if start is not None]
+        return min(starts) if starts and len(starts) == len(data) else None
 
 
 @dataclass(frozen=True, slots=True)

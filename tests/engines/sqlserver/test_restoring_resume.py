@@ -78,5 +78,22 @@ def test_one_that_went_past_the_instant_is_not_continued() -> None:
 
 
 def test_a_position_outside_of_the_plan_is_not_believed() -> None:
-    with pytest.raises(TargetNotUsable, match="where this plan never leads"):
+    with pytest.raises(TargetNotUsable, match="do not lead there"):
         done(restored(0, 1), 9_999)
+
+
+def test_a_full_that_was_begun_anew_is_not_taken_for_the_recorded_one() -> None:
+    with pytest.raises(TargetNotUsable, match="do not lead there"):
+        done(restored(0), 150)
+    same = restored(0, 1, 2, 3, stop=datetime.fromisoformat(STOP))
+    with pytest.raises(TargetNotUsable, match="do not lead there"):
+        done(same, 150, stop_at=STOP)
+
+
+def test_a_database_of_which_a_file_is_not_restored_yet_has_no_position() -> None:
+    half = existing(
+        state="RESTORING",
+        files=(server_file(7, "Sales", "/x", 200), server_file(7, "More", "/y", None)),
+    )
+    with pytest.raises(TargetNotUsable, match="first step"):
+        steps_done(full_and_logs(3), restored(0), half, stop_at=None)
