@@ -113,7 +113,10 @@ def test_a_stop_reaches_a_running_backup(site: Site, kind: PointType) -> None:
     all_is_well(site, name, kinds=(kind,))
 
 
-@pytest.mark.parametrize("kind", [FULL, DIFFERENTIAL, LOG])
+SOME = [pytest.param(FULL, marks=pytest.mark.soak), DIFFERENTIAL, LOG]
+
+
+@pytest.mark.parametrize("kind", SOME)
 def test_kill_9_while_the_server_writes(site: Site, kind: PointType) -> None:
     name = f"Nine{kind.value}"
     prepared(site, name, kind)
@@ -124,7 +127,7 @@ def test_kill_9_while_the_server_writes(site: Site, kind: PointType) -> None:
     all_is_well(site, name, kinds=(kind,))
 
 
-@pytest.mark.parametrize("kind", [FULL, DIFFERENTIAL, LOG])
+@pytest.mark.parametrize("kind", [FULL, pytest.param(DIFFERENTIAL, marks=pytest.mark.soak), LOG])
 def test_kill_9_between_the_servers_end_and_the_vault(site: Site, kind: PointType) -> None:
     """The server gives each piece of log out once: only the file has it then."""
     name = f"Between{kind.value}"
