@@ -320,8 +320,8 @@ class _Backup:
             raise SqlError(
                 3231,
                 f'The media loaded on "{self.places[0].name}" is formatted to support {count} '
-                f"media families, but {len(self.places)} media families are expected according to the "
-                "backup device specification.",
+                f"media families, but {len(self.places)} media families are expected according to "
+                "the backup device specification.",
             )
 
     def _deal(self, data: bytes) -> None:

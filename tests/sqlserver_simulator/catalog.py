@@ -276,7 +276,8 @@ class Catalog:
         """By owner, or with ALTER ANY DATABASE, VIEW ANY DATABASE or CREATE DATABASE ([D])."""
         rows = []
         for d in self._visible():
-            if d.state == "OFFLINE":
+            hidden = self.instance.unknowns.status_of_restoring_is_null
+            if d.state == "OFFLINE" or (d.state == "RESTORING" and hidden):
                 rows.append((d.database_id, None, None, None, None, None, None))
                 continue
             fork = d.redo.fork if d.redo else d.fork

@@ -54,6 +54,7 @@ class Redo:
     base: DifferentialBase | None = None
     base_model: str = "FULL"
     chain: bool = True
+    after_tail: bool = False
 
 
 @dataclass(slots=True)

@@ -53,6 +53,10 @@ class Unknowns:
     warning_4322_comes_last: 4322 after 3014 (False: before the first 4035).
     first_log_after_differential_begins_chain: begins_log_chain after SIMPLE, FULL, differential.
     plain_recovery_forks: RESTORE ... WITH RECOVERY of a data backup alone begins a new fork.
+    recovery_after_tail_forks: RESTORE ... WITH RECOVERY straight after BACKUP LOG WITH NORECOVERY
+    begins a new fork ([D] "Recovery Paths": no new path where nothing was left out).
+    status_of_restoring_is_null: sys.database_recovery_status shows NULLs for a database that is
+    restoring ([D]: NULL where the database will not start).
     zone_of_data_backups: what HEADERONLY shows as TimeZone of full and differential sets (garbage
     such as 0, 64 and 120 was seen).
     """
@@ -63,6 +67,8 @@ class Unknowns:
     warning_4322_comes_last: bool = False
     first_log_after_differential_begins_chain: bool = True
     plain_recovery_forks: bool = True
+    recovery_after_tail_forks: bool = False
+    status_of_restoring_is_null: bool = False
     zone_of_data_backups: int = 64
 
 

@@ -16,7 +16,7 @@ from . import permissions
 from . import syntax as s
 from .backup import success, terminating
 from .backupoptions import resolved
-from .clock import on_datetime_grid
+from .clock import last_tick, on_datetime_grid
 from .database import Database, DatabaseFile, DifferentialBase, Redo
 from .errors import Dropped, Message, SqlError, not_modelled
 from .events import Events, Info
@@ -166,6 +166,7 @@ class _Restore:
         self._redo(target, contents[1]["records"], facts.checkpoint_lsn)
         assert target.redo is not None
         target.redo.lsn = facts.last_lsn
+        target.redo.time = _end_of(facts)
         yield from self._finish(target, facts, position, started)
 
     def _become(
@@ -233,6 +234,7 @@ class _Restore:
         target.tables.overlay(contents[0]["tables"])
         self._redo(target, contents[1]["records"], facts.checkpoint_lsn)
         redo.lsn = facts.last_lsn
+        redo.time = _end_of(facts)
         redo.fork = facts.last_recovery_fork_guid
         redo.chain = redo.chain or not facts.is_copy_only
         target.recovery_model = facts.recovery_model.replace("-", "_")
@@ -271,7 +273,7 @@ class _Restore:
             )
         wanted = [r for r in records if r.lsn >= redo.lsn and (halt is None or r.lsn < halt)]
         self._redo(target, wanted, redo.lsn)
-        redo.full_only = False
+        redo.full_only = redo.after_tail = False
         end = facts.last_lsn if halt is None else halt
         if facts.fork_point_lsn is None or end > facts.fork_point_lsn:
             redo.fork = facts.last_recovery_fork_guid
@@ -477,7 +479,10 @@ def recover(instance: Any, database: Database) -> None:
     database.log_from = start
     database.commits = [each for each in database.commits if each.lsn < start]
     old = redo.fork
-    if instance.unknowns.plain_recovery_forks or not redo.full_only:
+    forks = instance.unknowns.plain_recovery_forks or not redo.full_only
+    if redo.after_tail:
+        forks = instance.unknowns.recovery_after_tail_forks
+    if forks:
         database.fork = uuid.uuid4()
         database.fork_point = start
     else:
@@ -502,8 +507,13 @@ def redo_of_tail(
     database.standby_file = standby
     database.redo = Redo(
         last_lsn, database.fork, last_commit, full_only=False,
-        base=database.differential_base, base_model=database.recovery_model,
+        base=database.differential_base, base_model=database.recovery_model, after_tail=True,
     )  # fmt: skip
+
+
+def _end_of(facts: BackupSet) -> datetime:
+    """The instant up to which a data backup has rolled its database forward."""
+    return last_tick(facts.finished_at or facts.backup_finish_date)
 
 
 def _lsn(text: str) -> int:
