@@ -69,6 +69,7 @@ class _Backup:
         self.writers: list[Writer] = []
         self.turn = 0
         self.written = 0
+        self.is_finished = False
 
     def run(self) -> Events:
         if self.session.in_transaction:
@@ -226,12 +227,10 @@ class _Backup:
     def _locked_run(self, database: Database) -> Events:
         begun = self.instance.clock.local()
         families, position = self._open_media(begun)
-        finished = False
         try:
             yield from self._copy(database, families, position, begun)
-            finished = True
         finally:
-            if not finished:
+            if not self.is_finished:
                 leave = self.instance.faults.leaves_partial_files
                 for writer in self.writers:
                     writer.abort(leave=leave)
@@ -362,6 +361,7 @@ class _Backup:
                 for writer in self.writers:
                     writer.close()
                 self._commit(database, shape, facts)
+                self.is_finished = True
         self._record(facts, families)
         if self.instance.faults.take("drop_after", self._command(), database.name):
             raise Dropped

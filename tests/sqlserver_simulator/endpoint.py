@@ -10,12 +10,11 @@ import asyncio
 import contextlib
 import ssl
 import struct
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from . import tds
 from .errors import Message, SqlError
-from .events import Cut, Done, Environment, Errors, Event, Info, Pause, ResultSet, Scope
+from .events import Cut, Done, Environment, Errors, Event, Events, Info, Pause, ResultSet, Scope
 from .session import Session
 
 if TYPE_CHECKING:
@@ -306,7 +305,7 @@ class Connection:
                 raise Closed
         await self._reply(out + tds.done(0, command))
 
-    async def _run(self, events: Iterator[Event]) -> None:
+    async def _run(self, events: Events) -> None:
         """Drive a statement's events, sending what they make as packets fill or time passes."""
         self.attention.clear()
         reply = _Reply(self)
@@ -315,6 +314,7 @@ class Connection:
                 if self.gone.is_set():
                     raise Closed
                 if self.attention.is_set() and self.instance.faults.answers_attention:
+                    self._close(events)
                     await self._acknowledge(reply)
                     return
                 with self.instance.lock:
@@ -336,10 +336,12 @@ class Connection:
             self.busy = False
             await reply.finish()
         finally:
-            with self.instance.lock:
-                close = getattr(events, "close", None)
-                if close is not None:
-                    close()
+            self._close(events)
+
+    def _close(self, events: Events) -> None:
+        """End a statement that is under way: it cleans up behind itself."""
+        with self.instance.lock:
+            events.close()
 
     async def _sleep(self, seconds: float) -> None:
         waits = [

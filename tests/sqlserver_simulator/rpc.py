@@ -4,12 +4,11 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from . import tds
 from .errors import not_modelled
-from .events import Done, Errors, Event, Scope
+from .events import Done, Errors, Events, Scope
 from .sqltypes import NVARCHAR_MAX, SqlType
 
 if TYPE_CHECKING:
@@ -69,7 +68,7 @@ class _Reader:
         return out.decode("utf-16-le")
 
 
-def events_of(session: Session, payload: bytes) -> Iterator[Event]:
+def events_of(session: Session, payload: bytes) -> Events:
     """Run sp_executesql; other calls are refused loudly."""
     from .errors import SqlError
 
