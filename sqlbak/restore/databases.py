@@ -1,0 +1,125 @@
+"""From a request to a database of SQL Server: plan, fetch the manifests, restore on a server, or
+write files and a script. Nothing of the target is touched before the plan stands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sqlbak.engines.port import DatabaseOutcome, DatabaseTarget, RestoreStep
+from sqlbak.errors import InstantUnreachable, UsageError
+from sqlbak.model import EngineName, Item
+from sqlbak.progress import NO_PROGRESS, Progress
+from sqlbak.restore.chain import Certainty
+from sqlbak.restore.executor import PlannedItem, Stock, readable_plan
+from sqlbak.restore.planner import RestorePlan
+from sqlbak.stopping import NEVER, StopSignal
+
+if TYPE_CHECKING:
+    from sqlbak.engines.sqlserver.restoring import DatabaseChain, TargetServer
+    from sqlbak.engines.sqlserver.script import WrittenFiles
+
+__all__ = ["RestoredDatabase", "WrittenDatabase", "restore_database_item", "write_database_files"]
+
+
+@dataclass(frozen=True, slots=True)
+class RestoredDatabase:
+    """What was restored, by which plan, what it reached, and from where it came."""
+
+    item: Item
+    plan: RestorePlan
+    outcome: DatabaseOutcome
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenDatabase:
+    """Which files were written, and by which plan."""
+
+    item: Item
+    plan: RestorePlan
+    database: str
+    written: WrittenFiles
+
+
+def restore_database_item(
+    stock: Stock,
+    name: str | None,
+    to: str,
+    *,
+    target: Callable[[str], DatabaseTarget],
+    server: Callable[[Item], TargetServer],
+    take_tail: Callable[[Item], None] | None = None,
+    lineage: str | None = None,
+    progress: Progress = NO_PROGRESS,
+    stop: StopSignal = NEVER,
+) -> RestoredDatabase:
+    """Plan as ``plan_item`` does, then restore on ``server`` as ``target``; both are asked once the
+    item and the name that the database had last are known. ``take_tail`` backs up the tail of the
+    log of the item that is replaced.
+
+    Raises what planning raises and, before the target is touched, TargetNotUsable and
+    InstantUnreachable; RestoreFailed; RestoreNotProven.
+    """
+    from sqlbak.engines.sqlserver.restoring import restore_database
+
+    planned, steps = readable_plan(stock, name, to, lineage, stop)
+    item = planned.stored.item
+    chain = _chain(planned, steps)
+    tail = None if take_tail is None else lambda: take_tail(item)
+    outcome = restore_database(
+        chain, target(chain.database), server(item), take_tail=tail, progress=progress, stop=stop
+    )
+    return RestoredDatabase(item, planned.plan, outcome, planned.stored.vault.store.url)
+
+
+def write_database_files(
+    stock: Stock,
+    name: str | None,
+    to: str,
+    directory: Path,
+    *,
+    database: str | None = None,
+    lineage: str | None = None,
+    progress: Progress = NO_PROGRESS,
+    stop: StopSignal = NEVER,
+) -> WrittenDatabase:
+    """Plan as ``plan_item`` does, then write the backups and the script that restores them as
+    ``database`` (None: its own name) into ``directory``."""
+    from sqlbak.engines.sqlserver.script import write_files
+
+    planned, steps = readable_plan(stock, name, to, lineage, stop)
+    chain = _chain(planned, steps)
+    wanted = database or chain.database
+    written = write_files(chain, directory, database=wanted, progress=progress, stop=stop)
+    return WrittenDatabase(planned.stored.item, planned.plan, wanted, written)
+
+
+def _chain(planned: PlannedItem, steps: Sequence[RestoreStep]) -> DatabaseChain:
+    from sqlbak.engines.sqlserver.headers import read_header
+    from sqlbak.engines.sqlserver.restoring import DatabaseChain, stop_of
+
+    item, plan = planned.stored.item, planned.plan
+    if item.engine is not EngineName.SQLSERVER or item.database is None:
+        raise UsageError(
+            f"{item.name} is a cluster of PostgreSQL: it is restored into a directory",
+            hint="--into DIR takes an empty or absent directory",
+        )
+    chain = DatabaseChain(
+        steps=tuple(steps),
+        database=read_header(steps[-1].facts["header"]).database,
+        lineage=plan.lineage,
+        stop_at=plan.stop_at,
+        stop_lsn=plan.stop_lsn,
+        to_the_end=plan.to_the_end,
+        is_proven=plan.certainty is Certainty.PROVEN,
+        cuts={cut.point_id: cut.lsn for cut in plan.cuts},
+    )
+    try:
+        stop_of(chain)
+    except InstantUnreachable as refusal:
+        refusal.message = f"{item.name}: {refusal.message.removeprefix(f'{chain.database}: ')}"
+        raise
+    return chain
