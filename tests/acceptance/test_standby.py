@@ -18,7 +18,8 @@ from tests.acceptance.aftermath import (
     remove_restored,
 )
 from tests.acceptance.history import instant, seeded_chance
-from tests.acceptance.site import Site
+from tests.acceptance.shipping_sites import covered, until_covered
+from tests.acceptance.site import Site, kill_hard
 from tests.acceptance.witness import (
     Mark,
     Noise,
@@ -237,6 +238,24 @@ def test_a_primary_that_is_no_primary_of_this_standby_proves_nothing(
         answer = wrong.run("backup", "orders", "--type", "log").ok()
         assert any(why in note for note in answer["notes"]), answer["notes"]
         assert instant(answer["point"]["covers_until"]) == newest
+
+
+@pytest.mark.soak
+def test_the_log_of_a_standby_is_shipped_until_the_primary_is_lost(
+    pair: Pair, tmp_path: Path
+) -> None:
+    site = site_of(pair, tmp_path, with_primary=True)
+    pair.write()
+    site.backup("full")
+    process = site.start("ship", "orders", "--interval", "1")
+    try:
+        newest = pair.write()
+        until_covered(site, newest)
+    finally:
+        kill_hard(process)
+    end = covered(site)
+    assert end is not None
+    pair.assert_restores(site, end.isoformat(), at=end)
 
 
 @pytest.mark.soak
