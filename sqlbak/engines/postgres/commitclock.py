@@ -114,7 +114,7 @@ class StandbyClock:
             "SELECT pg_last_wal_replay_lsn()::text", doing="reading how far log was replayed"
         )
         if lsn is None:
-            raise BackupFailed("the standby was promoted while the backup ran", hint="try again")
+            raise BackupFailed("the standby does not say how far it has replayed")
         return parse_lsn(lsn)
 
     def wait_until_replayed(self, lsn: int, watch: Watch) -> int:

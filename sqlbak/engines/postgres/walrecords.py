@@ -170,21 +170,24 @@ def newest_transaction_end(data: bytes, start: int, segment_size: int) -> dateti
         return data[max(first - start, 0) : last - start]
 
     end = start + len(data)
-    # What precedes the first page's header cannot be read without it.
-    begin = start + -start % _PAGE
-    if begin >= end:
-        return None
-    walk = _Walk(read, segment_size, begin, end)
     newest: datetime | None = None
-    position = walk.first()
-    while position is not None and position < end:
-        found = walk.record(position)
-        if found is None:
+    # What precedes the first page's header cannot be read without it; behind the end of a segment
+    # that was left early, and behind a record that a crash cut off, the next page is looked for.
+    page = start + -start % _PAGE
+    while page + _SHORT_HEADER <= end:
+        if _PAGE_START.unpack_from(data, page - start)[3] != page:
+            page += _PAGE
+            continue
+        walk = _Walk(read, segment_size, page, end)
+        position = walk.first()
+        while position is not None and (found := walk.record(position)) is not None:
+            ended_at = _transaction_end(walk.content(found[0], limit=_LONGEST_BEGINNING))
+            if ended_at is not None and (newest is None or ended_at > newest):
+                newest = ended_at
+            position = found[0].end
+        if position is None:
             break
-        ended_at = _transaction_end(walk.content(found[0], limit=_LONGEST_BEGINNING))
-        if ended_at is not None and (newest is None or ended_at > newest):
-            newest = ended_at
-        position = found[0].end
+        page = position - position % _PAGE + _PAGE
     return newest
 
 
