@@ -1,6 +1,10 @@
 """Everything that is configured, opened on demand: engines by instance, vaults by name.
 
 This is where the configuration's words become engines and vaults; every use case starts here.
+
+What is protected is called by an item name: ``instance`` for a PostgreSQL cluster,
+``instance/database`` for a SQL Server database. Instance names hold no slash, so that whatever
+stands behind the first one is the database's name.
 """
 
 from __future__ import annotations
@@ -28,13 +32,17 @@ from sqlbak.vault.holder import holder_name, is_known_dead
 from sqlbak.vault.layout import VAULT_KEY
 from sqlbak.vault.lease import Leases
 from sqlbak.vault.opening import S3Options, open_store
-from sqlbak.vault.probe import probe, require
 from sqlbak.vault.retry import RetryPolicy
 from sqlbak.vault.store import ObjectStore
 from sqlbak.vault.tail import read_piece
 from sqlbak.vault.vault import Vault, create_vault, open_vault
 
-__all__ = ["Fleet", "StoredItem"]
+__all__ = ["Fleet", "StoredItem", "instance_of"]
+
+
+def instance_of(name: str) -> str:
+    """The instance of an item name."""
+    return name.partition("/")[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,9 +156,30 @@ class Fleet:
             raise UnknownName("instance", name, names)
         return name
 
-    def policy(self, instance: str) -> Policy:
-        """The instance's policy."""
-        return self._configuration.policy_for(instance)
+    def item_names(self, instance: str) -> tuple[str, ...]:
+        """The names of what is protected of one instance. A cluster is one item; FeatureUnsupported
+        for an engine whose databases this version does not protect."""
+        if isinstance(self._configuration.instances[instance], SqlServerInstance):
+            raise _not_backed_up(instance)
+        return (instance,)
+
+    def item_named(self, name: str | None) -> str:
+        """The item meant by ``name``; None, or an instance's name, means its only one. UnknownName,
+        NameNeeded."""
+        if name is not None and "/" in name:
+            instance = self.instance_named(instance_of(name))
+            names = self.item_names(instance)
+            if name not in names:
+                raise UnknownName("item", name, names)
+            return name
+        names = self.item_names(self.instance_named(name))
+        if len(names) != 1:
+            raise NameNeeded("item", names)
+        return names[0]
+
+    def policy(self, name: str) -> Policy:
+        """The policy of an instance, or of an item of it."""
+        return self._configuration.policy_for(instance_of(name))
 
     def zone(self, item: Item) -> tzinfo:
         """The zone in which the item's times are read; UTC when it is not configured any more."""
@@ -158,14 +187,12 @@ class Fleet:
             return self.policy(item.instance).zone
         return UTC
 
-    def engine(self, instance: str) -> Engine:
-        """The engine of one instance; connects only when used. SecretUnavailable."""
+    def engine(self, name: str) -> Engine:
+        """The engine that backs up one item; connects only when used. SecretUnavailable."""
+        instance = instance_of(name)
         settings = self._configuration.instances[instance]
         if isinstance(settings, SqlServerInstance):
-            raise FeatureUnsupported(
-                f"{instance}: this version takes no backups of SQL Server",
-                hint="`sqlbak plan --headers` plans restores of SQL Server backups offline",
-            )
+            raise _not_backed_up(instance)
         return self._postgres(instance, settings)
 
     def _postgres(self, instance: str, settings: PostgresInstance) -> Engine:
@@ -174,10 +201,11 @@ class Fleet:
         slot_name = settings.slot or f"sqlbak_{vault.id.replace('-', '_')[:16]}"
         return postgres_engine(settings.dsn.resolve(), slot_name=slot_name)
 
-    def vault(self, instance: str) -> Vault:
-        """The vault of one instance, made if it does not exist yet. FeatureUnsupported when its
-        settings ask for what this version does not do: then nothing is written there.
+    def vault(self, name: str) -> Vault:
+        """The vault of an instance or item, made if it does not exist yet. FeatureUnsupported when
+        its settings ask for what this version does not do: then nothing is written there.
         """
+        instance = instance_of(name)
         if problems := unsupported_for(self._configuration, instance):
             raise FeatureUnsupported(
                 f"{instance} is not backed up as its policy asks: "
@@ -186,9 +214,9 @@ class Fleet:
             )
         return self._open(self.policy(instance).vault, is_made=True)
 
-    def points(self, instance: str) -> tuple[Point, ...]:
-        """The recovery points of the instance's newest stored item, by listing; none yet: ()."""
-        stored = self._stored_in(self.vault(instance), instance)
+    def points(self, name: str) -> tuple[Point, ...]:
+        """The recovery points of the newest stored item of that name, by listing; none yet: ()."""
+        stored = self._stored_in(self.vault(name), name)
         catalogs = [each.points() for each in stored]
         return max(catalogs, key=lambda points: max((p.id for p in points), default=""), default=())
 
@@ -218,8 +246,8 @@ class Fleet:
             raise UnknownName("item", name, sorted(known))
         return wanted
 
-    def _stored_in(self, vault: Vault, instance: str) -> list[StoredItem]:
-        return [StoredItem(vault, item) for item in vault.items() if item.instance == instance]
+    def _stored_in(self, vault: Vault, name: str) -> list[StoredItem]:
+        return [StoredItem(vault, item) for item in vault.items() if item.name == name]
 
     def vault_named(self, name: str | None) -> str:
         """The vault meant by ``name``; None means the only one. UnknownName, NameNeeded."""
@@ -236,16 +264,16 @@ class Fleet:
         """The bare store of a configured vault; the caller closes it. SecretUnavailable."""
         return self._store_of(self._configuration.vaults[vault_name])
 
-    def leases(self, instance: str) -> Leases:
-        """The leases of the instance's vault, as this process sees them."""
-        name = self.policy(instance).vault
-        vault = self._open(name, is_made=True)
+    def leases(self, name: str) -> Leases:
+        """The leases of an instance's or item's vault, as this process sees them."""
+        vault_name = self.policy(name).vault
+        vault = self._open(vault_name, is_made=True)
         with self._lock:
-            if name not in self._leases:
-                self._leases[name] = Leases(
+            if vault_name not in self._leases:
+                self._leases[vault_name] = Leases(
                     vault.store, holder=holder_name(), is_known_dead=is_known_dead
                 )
-            return self._leases[name]
+            return self._leases[vault_name]
 
     def _open(self, name: str, *, is_made: bool) -> Vault:
         with self._lock:
@@ -285,10 +313,19 @@ class Fleet:
         )
 
 
+def _not_backed_up(instance: str) -> FeatureUnsupported:
+    return FeatureUnsupported(
+        f"{instance}: this version takes no backups of SQL Server",
+        hint="`sqlbak plan --headers` plans restores of SQL Server backups offline",
+    )
+
+
 def _made(store: ObjectStore, settings: VaultSettings) -> Vault:
     """Open the vault, or make it in a store that proves that it can hold one."""
     try:
         store.head(VAULT_KEY)
     except ObjectNotFound:
+        from sqlbak.vault.probe import probe, require  # brings boto3, and is needed once a vault
+
         require(probe(store), store.url)
     return create_vault(store, redundancy=settings.redundancy.value, now=datetime.now(UTC))

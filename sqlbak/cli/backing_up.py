@@ -34,9 +34,9 @@ def backup(
         here.fleet(stop) as fleet,
         progress_for(quiet=here.quiet) as shown,
     ):
-        instance = fleet.instance_named(item)
+        name = fleet.item_named(item)
         outcome = back_up(
-            fleet, instance, point_type, is_copy_only=copy_only, progress=shown, stop=stop
+            fleet, name, point_type, is_copy_only=copy_only, progress=shown, stop=stop
         )
     points = [point_document(outcome.item.name, point) for point in outcome.points]
     # The last one is the newest: a log backup that crossed a fork makes two.

@@ -154,7 +154,7 @@ def _due_in_compressed_time(protected: Iterable[Protected], now: datetime) -> li
             continue
         newest = max(point_id_instant(point.id) or point.started_at for point in item.points)
         if now - newest >= LOG_EVERY:
-            jobs.append(DueJob(item.instance, PointType.LOG, None, "compressed time"))
+            jobs.append(DueJob(item.name, PointType.LOG, None, "compressed time"))
     return jobs
 
 

@@ -25,7 +25,7 @@ from sqlbak.errors import (
     SqlbakError,
     VaultError,
 )
-from sqlbak.fleet import Fleet
+from sqlbak.fleet import Fleet, instance_of
 from sqlbak.jobs.differential_base import ahead_of, open_base
 from sqlbak.jobs.log_base import find_log_base
 from sqlbak.jobs.log_chain import next_log_start
@@ -76,7 +76,7 @@ class _Run:
 
 def back_up(
     fleet: Fleet,
-    instance: str,
+    name: str,
     point_type: PointType,
     *,
     is_copy_only: bool = False,
@@ -87,7 +87,7 @@ def back_up(
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
     wait_seconds: float = 0.0,
 ) -> BackupOutcome:
-    """Take one backup of ``instance`` and commit it.
+    """Take one backup of the item called ``name`` (see sqlbak/fleet.py) and commit it.
 
     A log backup that cannot continue the vault's log (none yet, log lost, another lineage) becomes
     a full, and so does a differential whose full cannot serve (none yet, of another lineage,
@@ -98,21 +98,21 @@ def back_up(
     Raises ServerNotReady naming all that stands in the way; LeaseHeld; what engine and vault raise.
     Every run that got as far as the vault leaves a job record there.
     """
-    engine = fleet.engine(instance)
+    engine = fleet.engine(name)
     inspection = engine.inspect()
-    _require_readiness(instance, inspection)
-    vault = fleet.vault(instance)
+    _require_readiness(name, inspection)
+    vault = fleet.vault(name)
     found = inspection.items[0]
     item = vault.find_or_create_item(
         inspection.engine,
-        instance,
+        instance_of(name),
         found.database,
         found.identity,
         configured_names=fleet.configured_names(),
         now=now(),
     )
     run = _Run(
-        fleet, engine, vault, fleet.leases(instance), item, slot, is_copy_only, progress, stop, now
+        fleet, engine, vault, fleet.leases(name), item, slot, is_copy_only, progress, stop, now
     )
     # A full may take hours; logs go on meanwhile under a lease of their own.
     lease_name = f"{item.id}.{'log' if point_type is PointType.LOG else 'data'}"
@@ -135,11 +135,11 @@ def back_up(
     return BackupOutcome(run.item, made, tuple(run.notes))
 
 
-def _require_readiness(instance: str, inspection: Inspection) -> None:
+def _require_readiness(name: str, inspection: Inspection) -> None:
     blocking = [p for p in inspection.problems if p.severity is Severity.BLOCKING]
     if blocking:
         raise ServerNotReady(
-            f"{instance} is not ready for backups: " + "; ".join(p.what for p in blocking),
+            f"{name} is not ready for backups: " + "; ".join(p.what for p in blocking),
             hint="\n".join(p.remedy for p in blocking),
         )
 

@@ -24,18 +24,19 @@ _A_DAY_AND_MORE = timedelta(hours=50)
 
 @dataclass(frozen=True, slots=True)
 class Protected:
-    """One configured item: its policy and the recovery points that it has."""
+    """One configured item: its name, its policy and the recovery points that it has."""
 
-    instance: str
+    name: str
     policy: Policy
     points: Sequence[Point]
 
 
 @dataclass(frozen=True, slots=True)
 class DueJob:
-    """One backup to take now, for ``slot`` (None: a first full before any slot), and why."""
+    """One backup of an item to take now, for ``slot`` (None: a first full before any slot), and
+    why."""
 
-    instance: str
+    item: str
     type: PointType
     slot: Slot | None
     reason: str
@@ -59,7 +60,7 @@ def _has_full(item: Protected) -> bool:
 def _full_due(item: Protected, now: datetime) -> DueJob | None:
     slot = previous_slot(item.policy, PointType.FULL, now)
     if not _has_full(item):
-        return DueJob(item.instance, PointType.FULL, slot, "it has no full backup yet")
+        return DueJob(item.name, PointType.FULL, slot, "it has no full backup yet")
     if slot is None:
         return None
     newest = max(
@@ -71,7 +72,7 @@ def _full_due(item: Protected, now: datetime) -> DueJob | None:
     on_its_day = newest.astimezone(item.policy.zone).date() == slot.local_date
     if newest >= slot.instant or on_its_day:
         return None
-    return DueJob(item.instance, PointType.FULL, slot, f"slot {slot.identity}")
+    return DueJob(item.name, PointType.FULL, slot, f"slot {slot.identity}")
 
 
 def _differential_due(item: Protected, now: datetime) -> DueJob | None:
@@ -91,7 +92,7 @@ def _differential_due(item: Protected, now: datetime) -> DueJob | None:
     around = slots(item.policy, PointType.FULL, now - _A_DAY_AND_MORE, now + _A_DAY_AND_MORE)
     if any(full.local_date in days for full in around):
         return None
-    return DueJob(item.instance, PointType.DIFFERENTIAL, slot, f"slot {slot.identity}")
+    return DueJob(item.name, PointType.DIFFERENTIAL, slot, f"slot {slot.identity}")
 
 
 def _log_due(item: Protected, now: datetime) -> DueJob | None:
@@ -105,7 +106,7 @@ def _log_due(item: Protected, now: datetime) -> DueJob | None:
     newest = max(logs) if logs else max(fulls, default=None)
     if newest is not None and newest >= slot.instant:
         return None
-    return DueJob(item.instance, PointType.LOG, slot, f"slot {slot.identity}")
+    return DueJob(item.name, PointType.LOG, slot, f"slot {slot.identity}")
 
 
 def _taken_at(point: Point) -> datetime:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -29,7 +29,8 @@ __all__ = ["Limits", "Service"]
 
 Decide = Callable[[Iterable[Protected], datetime], list[DueJob]]
 JobKey = tuple[str, PointType | None]
-"""An instance and what is taken of it; None: its catalog is read."""
+"""An item and what is taken of it; None: its catalog is read. An instance and None: it is asked for
+its items."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ class Limits:
 
 @dataclass(slots=True)
 class _Known:
-    """What the service last read of one instance's recovery points."""
+    """What the service last read of one item's recovery points."""
 
     points: tuple[Point, ...]
     read_at: float
@@ -139,66 +140,78 @@ class Service:
             )
 
     def _tick(self, pool: ThreadPoolExecutor, fleet: Fleet) -> None:
-        for instance in fleet.instances():
+        for name in self._item_names(fleet):
             if self._stop.is_requested:
                 return
             try:
-                jobs = self._due(fleet, instance)
+                jobs = self._due(fleet, name)
             except SqlbakError as error:
-                self._failed((instance, None), "catalog not read", error)
+                self._failed((name, None), "catalog not read", error)
                 continue
             for job in jobs:
                 self._submit(pool, fleet, job)
 
-    def _due(self, fleet: Fleet, instance: str) -> list[DueJob]:
-        """What to start for one instance now. The catalog is read again before anything starts,
+    def _item_names(self, fleet: Fleet) -> Iterator[str]:
+        """The items of all instances; an instance that cannot be asked for its own is told of and
+        holds up no other."""
+        for instance in fleet.instances():
+            with self._state.lock:
+                if self._state.backoff.is_waiting((instance, None), time.monotonic()):
+                    continue
+            try:
+                yield from fleet.item_names(instance)
+            except SqlbakError as error:
+                self._failed((instance, None), "items not found", error)
+
+    def _due(self, fleet: Fleet, name: str) -> list[DueJob]:
+        """What to start for one item now. The catalog is read again before anything starts,
         since another scheduler may have served the slot.
         """
         moment = time.monotonic()
         with self._state.lock:
-            if self._state.backoff.is_waiting((instance, None), moment):
+            if self._state.backoff.is_waiting((name, None), moment):
                 return []
-            known = self._state.known.get(instance)
+            known = self._state.known.get(name)
         fresh = known is not None and moment - known.read_at < self._limits.catalog_age_seconds
         if known is None or not fresh:
-            known = self._read(instance)
+            known = self._read(name)
             fresh = False
-        jobs = self._startable(fleet, instance, known)
+        jobs = self._startable(fleet, name, known)
         if jobs and fresh:
-            jobs = self._startable(fleet, instance, self._read(instance))
+            jobs = self._startable(fleet, name, self._read(name))
         return jobs
 
-    def _startable(self, fleet: Fleet, instance: str, known: _Known) -> list[DueJob]:
-        protected = Protected(instance, fleet.policy(instance), known.points)
+    def _startable(self, fleet: Fleet, name: str, known: _Known) -> list[DueJob]:
+        protected = Protected(name, fleet.policy(name), known.points)
         moment = time.monotonic()
         with self._state.lock:
             return [
                 job
                 for job in self._decide([protected], self._now())
-                if (instance, job.type) not in self._state.running
-                and not self._state.backoff.is_waiting((instance, job.type), moment)
+                if (name, job.type) not in self._state.running
+                and not self._state.backoff.is_waiting((name, job.type), moment)
             ]
 
-    def _read(self, instance: str) -> _Known:
-        known = _Known(self._view.points(instance), time.monotonic())
+    def _read(self, name: str) -> _Known:
+        known = _Known(self._view.points(name), time.monotonic())
         with self._state.lock:
-            self._state.known[instance] = known
+            self._state.known[name] = known
         return known
 
     def _submit(self, pool: ThreadPoolExecutor, fleet: Fleet, job: DueJob) -> None:
         with self._state.lock:
-            self._state.running.add((job.instance, job.type))
+            self._state.running.add((job.item, job.type))
         fleet.enter()
         pool.submit(self._work, fleet, job)
 
     def _work(self, fleet: Fleet, job: DueJob) -> None:
-        key = (job.instance, job.type)
+        key = (job.item, job.type)
         began = time.monotonic()
-        self._log.info("backup started", item=job.instance, type=job.type.value, why=job.reason)
+        self._log.info("backup started", item=job.item, type=job.type.value, why=job.reason)
         try:
             outcome = back_up(
                 fleet,
-                job.instance,
+                job.item,
                 job.type,
                 slot=job.slot,
                 still_due=lambda points: self._is_still_due(fleet, job, points),
@@ -209,36 +222,36 @@ class Service:
         except LeaseHeld as error:
             with self._state.lock:
                 self._state.backoff.failed(key, time.monotonic())
-            self._log.info("backup left to another", item=job.instance, why=error.message)
+            self._log.info("backup left to another", item=job.item, why=error.message)
         except SqlbakError as error:
             self._failed(key, "backup failed", error)
         except Exception as error:  # noqa: BLE001 - the loop must outlive a defect in a job
             with self._state.lock:
                 self._state.backoff.failed(key, time.monotonic())
-            self._log.exception("backup failed by a defect", item=job.instance, error=repr(error))
+            self._log.exception("backup failed by a defect", item=job.item, error=repr(error))
         finally:
             fleet.leave()
             with self._state.lock:
                 self._state.running.discard(key)
-                self._state.known.pop(job.instance, None)
+                self._state.known.pop(job.item, None)
 
     def _is_still_due(self, fleet: Fleet, job: DueJob, points: tuple[Point, ...]) -> bool:
         """Asked under the lease, with the points of the very cluster that answers now. Where the
         server was replaced by another, it has no full yet: the log backup then becomes one.
         """
-        protected = Protected(job.instance, fleet.policy(job.instance), points)
+        protected = Protected(job.item, fleet.policy(job.item), points)
         again = {one.type for one in self._decide([protected], self._now())}
         return job.type in again or (job.type is PointType.LOG and bool(again))
 
     def _done(self, job: DueJob, outcome: BackupOutcome, seconds: float) -> None:
         with self._state.lock:
-            self._state.backoff.succeeded((job.instance, job.type))
+            self._state.backoff.succeeded((job.item, job.type))
         for note in outcome.notes:
-            self._log.warning("backup note", item=job.instance, note=note)
+            self._log.warning("backup note", item=job.item, note=note)
         for point in outcome.points:
             self._log.info(
                 "backup done",
-                item=job.instance,
+                item=job.item,
                 type=point.type.value,
                 point=point.id,
                 size_bytes=point.size_bytes,
@@ -248,7 +261,7 @@ class Service:
                 else point.covers_until.isoformat(timespec="microseconds"),
             )
         if not outcome.points:
-            self._log.info("backup not needed any more", item=job.instance, type=job.type.value)
+            self._log.info("backup not needed any more", item=job.item, type=job.type.value)
 
     def _failed(self, key: JobKey, event: str, error: SqlbakError) -> None:
         with self._state.lock:

@@ -37,7 +37,7 @@ def due_every_second(protected: Iterable[Protected], now: datetime) -> list[DueJ
             continue
         newest = max(point_id_instant(point.id) or point.started_at for point in item.points)
         if now - newest >= timedelta(seconds=1):
-            jobs.append(DueJob(item.instance, PointType.LOG, None, "the test says so"))
+            jobs.append(DueJob(item.name, PointType.LOG, None, "the test says so"))
     return jobs
 
 
