@@ -43,7 +43,7 @@ from sqlbak.restore.planner import (
 from sqlbak.stopping import NEVER, StopSignal
 from sqlbak.vault.layout import POINT_ID
 
-__all__ = ["PlannedItem", "RestoredItem", "Stock", "plan_item", "restore_item"]
+__all__ = ["PlannedItem", "RestoredItem", "Stock", "plan_item", "plan_readable", "restore_item"]
 
 _POSITION = re.compile(r"([0-9A-Fa-f]{1,8})/([0-9A-Fa-f]{1,8})")
 
@@ -139,7 +139,7 @@ def restore_item(
     TargetNotUsable; ObjectDamaged; RestoreFailed; RestoreNotProven when the server recovered but
     not provably to the state asked for.
     """
-    planned, steps = _readable(stock, name, to, lineage, stop)
+    planned, steps = plan_readable(stock, name, to, lineage=lineage, stop=stop)
     stored = planned.stored
     _require_outside(stored.vault.store.url, target.directory)
     if target.program_dir is None:
@@ -154,6 +154,7 @@ def restore_item(
         target=target,
         progress=progress,
         stop=stop,
+        item_id=stored.item.id,
     )
     return RestoredItem(stored.item, planned.plan, outcome, stored.vault.store.url)
 
@@ -178,12 +179,18 @@ def _planner(to: str, zone: tzinfo, lineage: str | None) -> Callable[[Catalog], 
     return partial(plan, to=target, lineage=lineage)
 
 
-def _readable(
-    stock: Stock, name: str | None, to: str, lineage: str | None, stop: StopSignal
+def plan_readable(
+    stock: Stock,
+    name: str | None,
+    to: str,
+    *,
+    lineage: str | None,
+    stop: StopSignal,
+    without: Collection[str] = (),
 ) -> tuple[PlannedItem, Sequence[RestoreStep]]:
-    """A plan all of whose manifests and shipped log can be read, and its steps. Without one, the
-    error of the first manifest that cannot be; for shipped log InstantUnreachable, naming what can
-    be reached without it.
+    """A plan as ``plan_item`` makes it, all of whose manifests and shipped log can be read, and its
+    steps. Without one, the error of the first manifest that cannot be; for shipped log
+    InstantUnreachable, naming what can be reached without it.
 
     The first plan fixes item, lineage and instant: planning around what is damaged must lead to
     the same state, never to what then happens to be the latest. A recovery point's id and a
@@ -194,7 +201,8 @@ def _readable(
     unreadable: dict[str, ObjectDamaged | ObjectNotFound] = {}
     while True:
         try:
-            planned = plan_item(stock, name, to, lineage=lineage, without=unreadable)
+            left_out = {*without, *unreadable}
+            planned = plan_item(stock, name, to, lineage=lineage, without=left_out)
         except (Refused, UnknownName) as refusal:
             for lost, error in unreadable.items():
                 # There is no second copy of shipped log: what is left without it is the answer.
