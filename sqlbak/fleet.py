@@ -33,7 +33,6 @@ from sqlbak.vault.holder import holder_name, is_known_dead
 from sqlbak.vault.layout import VAULT_KEY
 from sqlbak.vault.lease import Leases
 from sqlbak.vault.opening import S3Options, open_store
-from sqlbak.vault.probe import probe, require
 from sqlbak.vault.retry import RetryPolicy
 from sqlbak.vault.store import ObjectStore
 from sqlbak.vault.tail import read_piece
@@ -334,5 +333,7 @@ def _made(store: ObjectStore, settings: VaultSettings) -> Vault:
     try:
         store.head(VAULT_KEY)
     except ObjectNotFound:
+        from sqlbak.vault.probe import probe, require  # brings boto3, and is needed once a vault
+
         require(probe(store), store.url)
     return create_vault(store, redundancy=settings.redundancy.value, now=datetime.now(UTC))

@@ -9,7 +9,6 @@ import typer
 
 from sqlbak.cli.session import AsJson, PgBin, session
 from sqlbak.cli.signals import stop_on_signals
-from sqlbak.demo.story import tell
 
 __all__ = ["demo"]
 
@@ -24,6 +23,8 @@ def demo(
     as_json: AsJson = False,
 ) -> None:
     """Protect a real PostgreSQL, drop a table, and bring it back to the second before."""
+    from sqlbak.demo.story import tell  # every other command would load it for nothing
+
     here = session(context, as_json=as_json)
     with stop_on_signals() as stop:
         document = tell(directory, here.output.text, program_dir=pg_bin, stop=stop)

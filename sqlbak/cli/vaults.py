@@ -9,7 +9,6 @@ import typer
 from sqlbak.cli.session import AsJson, Config, session
 from sqlbak.errors import FeatureUnsupported
 from sqlbak.fleet import Fleet
-from sqlbak.vault.probe import missing, probe, warnings
 
 __all__ = ["app"]
 
@@ -26,6 +25,8 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Try what the store can do (small objects are written and removed again)."""
+    from sqlbak.vault.probe import missing, probe, warnings  # every other command does without
+
     here = session(context, config, as_json=as_json)
     fleet = Fleet(here.load().configuration)
     name = fleet.vault_named(vault)

@@ -1,13 +1,12 @@
-"""How an S3 server is spoken to: options, and the boto3 client made of them."""
+"""How an S3 server is spoken to: a boto3 client and the part of a bucket that is the vault's."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
@@ -19,30 +18,15 @@ from urllib3.exceptions import HTTPError
 
 from sqlbak.errors import VaultUnusable
 from sqlbak.vault.s3_errors import s3_error
+from sqlbak.vault.s3_options import S3Options
 from sqlbak.vault.store import ObjectInfo
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
 
-__all__ = ["S3Bucket", "S3Options", "make_client", "object_info"]
+__all__ = ["S3Bucket", "make_client", "object_info"]
 
 Answer = TypeVar("Answer")
-
-
-@dataclass(frozen=True, slots=True)
-class S3Options:
-    """How to reach and to enter an S3 server. Without an access key boto3's default chain is
-    used (environment, shared files, instance role); without an endpoint, Amazon."""
-
-    endpoint: str | None = None
-    region: str | None = None
-    addressing: Literal["auto", "path", "virtual"] = "auto"
-    ca_bundle: Path | None = None
-    access_key: str | None = None
-    secret_key: str | None = field(default=None, repr=False)
-    session_token: str | None = field(default=None, repr=False)
-    connect_timeout_seconds: float = 10.0
-    read_timeout_seconds: float = 60.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,8 @@ from tests.acceptance.judges import AMCHECK, Restored, restored_by_hand, restore
 from tests.acceptance.site import Site
 from tests.engines.postgres.clusters import (
     Cluster,
-    available_majors,
     has_working_program,
+    major_cases,
     program_directory,
     running_cluster,
     scratch_directory,
@@ -73,7 +73,7 @@ def assert_balanced(restored: Restored, committed: dict[str, datetime], to: date
     assert len(expected - found) <= CLIENTS
 
 
-@pytest.mark.parametrize("major", available_majors(), ids=lambda major: f"pg{major}")
+@pytest.mark.parametrize("major", major_cases(16, 17))
 def test_the_books_balance_at_every_instant(major: int, tmp_path: Path, home: Path) -> None:
     if not has_working_program(major, "pgbench"):
         pytest.skip("this build has no pgbench")

@@ -18,6 +18,7 @@ from tests.acceptance.witness import Noise
 from tests.engines.postgres.clusters import (
     Cluster,
     available_majors,
+    major_cases,
     running_cluster,
     scratch_directory,
 )
@@ -200,7 +201,7 @@ def run_all(cluster: Cluster, statements: tuple[LiteralString, ...]) -> None:
             connection.execute(statement)
 
 
-@pytest.mark.parametrize("major", available_majors(), ids=lambda major: f"pg{major}")
+@pytest.mark.parametrize("major", major_cases(15, 18))
 def test_everything_that_a_cluster_can_hold_comes_back(
     major: int, tmp_path: Path, home: Path
 ) -> None:

@@ -91,13 +91,13 @@ def test_full_logs_and_a_restore_through_a_bucket(
     here = s3_site(tmp_path, large.dsn(), server)
     with Writer(large):
         here.site.backup("full")
-        here.site.backup("log")
+        first = here.site.backup("log")
         time.sleep(0.5)
         last = here.site.backup("log")
-    start, end = here.site.windows()[0]
+    _, end = here.site.windows()[0]
     assert end == datetime.fromisoformat(last["covers_until"])
     here.assert_nothing_left()
-    to = start + (end - start) / 2
+    to = end - (end - datetime.fromisoformat(first["covers_until"])) / 2
     with restored(here.site, large, to.isoformat(), home / "data") as document:
         assert [step["type"] for step in document["steps"]] == ["full", "log", "log"]
         assert_restored_exactly(document, commit_times(large), to)

@@ -17,7 +17,7 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from sqlbak.vault.s3_client import S3Options
+from sqlbak.vault.s3_options import S3Options
 
 ACCESS_KEY = "sqlbak-test-key"
 SECRET_KEY = "sqlbak-test-secret"

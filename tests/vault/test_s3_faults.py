@@ -21,7 +21,8 @@ from sqlbak.errors import (
 )
 from sqlbak.stopping import StopSignal
 from sqlbak.vault.retry import NO_RETRY, Retry, RetryingStore, RetryPolicy
-from sqlbak.vault.s3_client import S3Bucket, S3Options, make_client
+from sqlbak.vault.s3_client import S3Bucket, make_client
+from sqlbak.vault.s3_options import S3Options
 from sqlbak.vault.s3_store import S3Store
 from tests.vault.conftest import fresh_bucket
 from tests.vault.faulty_proxy import Fault, FaultyProxy, faulty_proxy

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+import pytest
 
 __all__ = [
     "Cluster",
@@ -29,6 +30,7 @@ __all__ = [
     "free_port",
     "give_to_server_user",
     "has_working_program",
+    "major_cases",
     "program_directory",
     "run_as_server_user",
     "running_cluster",
@@ -127,6 +129,16 @@ def _readable_copy(package: Path) -> Path:
 def available_majors() -> tuple[int, ...]:
     """Major versions that tests can run, ascending."""
     return tuple(_programs())
+
+
+def major_cases(*normal: int) -> list[Any]:
+    """Every available version as a test's case; those that are not ``normal`` are for the soak.
+    For tests that are long and differ little from version to version: each runs on two."""
+    always = set(normal) & set(available_majors()) or {available_majors()[-1]}
+    return [
+        pytest.param(major, id=f"pg{major}", marks=() if major in always else pytest.mark.soak)
+        for major in available_majors()
+    ]
 
 
 def program_directory(major: int) -> Path:
