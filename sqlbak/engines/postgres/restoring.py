@@ -212,6 +212,7 @@ class _Layout:
         if target.reuses:
             found = find_reusable(
                 cluster.chain,
+                directory,
                 files.archive_places(),
                 self.tops,
                 progress=self.progress,
@@ -220,15 +221,22 @@ class _Layout:
         with contextlib.ExitStack() as unfinished:
             if target.reuses:
                 unfinished.enter_context(_saying_how_to_go_on(directory))
-            claim = used_directory if target.reuses else empty_directory
             for place in self.tops:
-                unfinished.enter_context(claim(place, user, system_identifier=identifier))
+                if found is None:
+                    claim = empty_directory(place, user, system_identifier=identifier)
+                else:
+                    check = found.check if place == directory else found.check_stopped
+                    claim = used_directory(place, user, system_identifier=identifier, check=check)
+                unfinished.enter_context(claim)
                 unfinished.enter_context(target_errors(place))
             if found is not None:
                 withdraw_control_file(directory)
-                kept = found.comparison.kept_paths() if found.comparison else frozenset()
                 ground = UsedGround(
-                    user, directory, cluster.tablespaces.outside, keeps=kept, spared=(CLAIM,)
+                    user,
+                    directory,
+                    cluster.tablespaces.outside,
+                    keeps=found.kept_paths(),
+                    spared=(CLAIM,),
                 )
                 files = replace(files, ground=ground, comparison=found.comparison)
             files_there = files.lay_out()
@@ -297,6 +305,8 @@ def _saying_how_to_go_on(directory: Path) -> Iterator[None]:
     try:
         yield
     except SqlbakError as error:
+        if (directory / CONTROL_FILE).exists():
+            raise
         said = f"{directory} is no database now: the same command again goes on from here"
         error.hint = f"{error.hint}; {said}" if error.hint else said
         raise
