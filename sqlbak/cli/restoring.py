@@ -15,9 +15,19 @@ import typer
 from sqlbak.cli.database_restoring import DatabaseRequest, moves_of, restore_database
 from sqlbak.cli.output import instant, size_text
 from sqlbak.cli.progress import progress_for
-from sqlbak.cli.session import AsJson, Config, FromFolder, Item, PgBin, Quiet, session
+from sqlbak.cli.session import (
+    AsJson,
+    Config,
+    FromFolder,
+    Item,
+    LogSpace,
+    PgBin,
+    Quiet,
+    session,
+    size_option,
+)
 from sqlbak.cli.signals import stop_on_signals
-from sqlbak.engines.port import RestoreTarget, TailChoice
+from sqlbak.engines.port import DEFAULT_LOG_SPACE_BYTES, RestoreTarget, TailChoice
 from sqlbak.engines.postgres.timelines import format_lsn
 from sqlbak.errors import UsageError
 from sqlbak.restore.downloaded import DownloadedItem
@@ -78,6 +88,7 @@ def restore(
     lineage: Annotated[
         str | None, typer.Option("--lineage", help="Which history, where two hold the instant.")
     ] = None,
+    log_space: LogSpace = None,
     pg_bin: PgBin = None,
     database: Annotated[
         str | None,
@@ -174,6 +185,8 @@ def restore(
         tablespaces=_tablespaces(tablespace or ()),
         replaces=in_place is not None,
         reuses=reuse is not None,
+        log_space_bytes=size_option("--log-space", log_space) or DEFAULT_LOG_SPACE_BYTES,
+        feed_command=here.own_command("feed", source),
     )
     with (
         stop_on_signals() as stop,

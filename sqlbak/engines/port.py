@@ -19,6 +19,7 @@ from sqlbak.progress import Progress
 from sqlbak.stopping import StopSignal
 
 __all__ = [
+    "DEFAULT_LOG_SPACE_BYTES",
     "BackupResult",
     "DatabaseOutcome",
     "DatabaseTarget",
@@ -38,6 +39,10 @@ __all__ = [
     "StreamSink",
     "TailChoice",
 ]
+
+
+DEFAULT_LOG_SPACE_BYTES = 1 << 30
+"""How much log may lie on disk ahead of its replay, unless somebody says otherwise."""
 
 
 class Severity(StrEnum):
@@ -212,7 +217,10 @@ class RestoreTarget:
     ``tablespaces``: where tablespaces go, by their location on the source; the engine has a place
     for those that are not named. ``replaces``: ``directory`` holds a stopped cluster, an older
     state of which is to take its place; it is kept beside. ``reuses``: ``directory`` holds a
-    stopped cluster of the same origin, which is given up; what of it is right is kept."""
+    stopped cluster of the same origin, which is given up; what of it is right is kept.
+    ``log_space_bytes``: how much log may lie on disk ahead of its replay; a longer one is fed while
+    the server replays it, and where the operator starts the server, by ``feed_command`` and the
+    directory."""
 
     directory: Path
     start: bool = False
@@ -221,6 +229,8 @@ class RestoreTarget:
     tablespaces: Mapping[str, Path] = field(default_factory=dict)
     replaces: bool = False
     reuses: bool = False
+    log_space_bytes: int = DEFAULT_LOG_SPACE_BYTES
+    feed_command: tuple[str, ...] = ("sqlbak", "feed")
 
 
 @dataclass(frozen=True, slots=True)

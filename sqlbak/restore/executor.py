@@ -49,7 +49,7 @@ __all__ = [
     "RestoredItem",
     "Stock",
     "plan_item",
-    "readable_plan",
+    "plan_readable",
     "restore_item",
     "rules_of",
 ]
@@ -150,7 +150,7 @@ def restore_item(
     TargetNotUsable; ObjectDamaged; RestoreFailed; RestoreNotProven when the server recovered but
     not provably to the state asked for.
     """
-    planned, steps = readable_plan(stock, name, to, lineage, stop)
+    planned, steps = plan_readable(stock, name, to, lineage=lineage, stop=stop)
     stored = planned.stored
     if stored.item.engine is EngineName.SQLSERVER:
         raise UsageError(
@@ -172,6 +172,7 @@ def restore_item(
         target=target,
         progress=progress,
         stop=stop,
+        item_id=stored.item.id,
     )
     return RestoredItem(stored.item, planned.plan, outcome, stored.vault.store.url)
 
@@ -217,12 +218,18 @@ def rules_of(engine: EngineName) -> ChainRules:
     return SQL_SERVER_RULES if engine is EngineName.SQLSERVER else LOOSE_RULES
 
 
-def readable_plan(
-    stock: Stock, name: str | None, to: str, lineage: str | None, stop: StopSignal
+def plan_readable(
+    stock: Stock,
+    name: str | None,
+    to: str,
+    *,
+    lineage: str | None,
+    stop: StopSignal,
+    without: Collection[str] = (),
 ) -> tuple[PlannedItem, Sequence[RestoreStep]]:
-    """A plan all of whose manifests and shipped log can be read, and its steps. Without one, the
-    error of the first manifest that cannot be; for shipped log InstantUnreachable, naming what can
-    be reached without it.
+    """A plan as ``plan_item`` makes it, all of whose manifests and shipped log can be read, and its
+    steps. Without one, the error of the first manifest that cannot be; for shipped log
+    InstantUnreachable, naming what can be reached without it.
 
     The first plan fixes item, lineage and instant: planning around what is damaged must lead to
     the same state, never to what then happens to be the latest. A recovery point's id and a
@@ -232,7 +239,8 @@ def readable_plan(
     unreadable: dict[str, ObjectDamaged | ObjectNotFound] = {}
     while True:
         try:
-            planned = plan_item(stock, name, to, lineage=lineage, without=unreadable)
+            left_out = {*without, *unreadable}
+            planned = plan_item(stock, name, to, lineage=lineage, without=left_out)
         except (Refused, UnknownName) as refusal:
             for lost, error in unreadable.items():
                 # There is no second copy of shipped log: what is left without it is the answer.

@@ -11,7 +11,7 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -61,19 +61,31 @@ def empty_directory(directory: Path, user: ServerUser, *, system_identifier: str
 
 
 @contextmanager
-def used_directory(directory: Path, user: ServerUser, *, system_identifier: str) -> Iterator[None]:
+def used_directory(
+    directory: Path,
+    user: ServerUser,
+    *,
+    system_identifier: str,
+    check: Callable[[], None] = lambda: None,
+) -> Iterator[None]:
     """Make ``directory``, whatever it holds, ours alone. If the block raises, everything stays as
-    it is then, under our claim. TargetNotUsable when another restore is at work there."""
+    it is then, under our claim. TargetNotUsable when another restore is at work there. ``check``
+    is called when none can be any more, and may still refuse."""
     with target_errors(directory):
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         path = directory / CLAIM
-        try:
-            descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except FileNotFoundError:
-            descriptor = create_file(path, user)
+        is_new = not os.path.lexists(path)
+        flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = create_file(path, user) if is_new else os.open(path, flags)
     try:
         if not _lock(descriptor):
             raise _held(directory)
+        try:
+            check()
+        except BaseException:
+            if is_new:
+                path.unlink()
+            raise
         with target_errors(directory):
             _write(descriptor, system_identifier)
             flush(directory)

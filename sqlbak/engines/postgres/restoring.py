@@ -13,17 +13,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from sqlbak.engines.port import RestoreOutcome, RestoreStep, RestoreTarget
 from sqlbak.engines.postgres.chain import Chain, check_target, checked_chain, held_bytes
 from sqlbak.engines.postgres.claiming import CLAIM, clear_directory, empty_directory, used_directory
 from sqlbak.engines.postgres.clusterfiles import CONTROL_FILE, ClusterFiles
 from sqlbak.engines.postgres.configuring import configure
+from sqlbak.engines.postgres.feeding import LogOrder, arrange_feed, is_fed
 from sqlbak.engines.postgres.frames import FrameReader
 from sqlbak.engines.postgres.ground import EmptyGround, UsedGround, write_file
 from sqlbak.engines.postgres.logfiles import lay_out_histories, lay_out_log
-from sqlbak.engines.postgres.nextsteps import left_stopped
+from sqlbak.engines.postgres.nextsteps import LaidOut, left_stopped
 from sqlbak.engines.postgres.programs import Programs, find_programs, reachable_programs
 from sqlbak.engines.postgres.recovery import StopPoint, absence_command, kept_settings
 from sqlbak.engines.postgres.replacing import beside, check_replaceable, set_aside
@@ -53,8 +53,6 @@ from sqlbak.stopping import StopSignal
 
 __all__ = ["restore_cluster"]
 
-_SPOOL_BYTES = 1 << 30
-
 
 def restore_cluster(
     steps: Sequence[RestoreStep],
@@ -66,14 +64,17 @@ def restore_cluster(
     progress: Progress,
     stop: StopSignal,
     stop_lsn: int | None = None,
-    feed_options: Mapping[str, Any] | None = None,
+    item_id: str = "",
+    give_up_seconds: float = 60,
 ) -> RestoreOutcome:
     """Restore ``steps`` (a full, perhaps a differential of it, then logs) into ``target``.
 
     ``stop_at``: the state after every transaction that had ended by then, and nothing later;
     ``stop_lsn``: every record that ends at or before it, and nothing later; both None: everything
     in the chain. ``lineage``: the timeline to follow, whose history (and that of
-    every other timeline ever seen) is in ``histories``. ``feed_options`` go to WalFeed.
+    every other timeline ever seen) is in ``histories``. ``item_id``: by which the log can be found
+    again, where it has more than fits ``target.log_space_bytes`` and is to be fed later.
+    ``give_up_seconds``: after which a recovering server gives up when we are gone.
 
     Raises Refused errors before anything is written; ObjectDamaged, TargetNotUsable or
     RestoreFailed while unpacking, with everything written removed again (into a used directory:
@@ -94,20 +95,19 @@ def restore_cluster(
         directory = checked.directory
         before = aside.enter_context(set_aside(directory)) if target.replaces else None
         cluster = RestoredCluster(chain, directory, checked.places, checked.user, before)
-        layout = _Layout(cluster, frames, progress, stop, count)
+        layout = _Layout(cluster, frames, progress, stop, count, item_id)
         existing = {place: place.is_dir() for place in layout.tops}
         laid_out = layout.run(target, stop_points[0])
         if not target.start:
-            return left_stopped(
-                laid_out.cluster, stop_points[0], checked.programs, laid_out.created
-            )
+            return left_stopped(laid_out, stop_points[0], checked.programs, target.feed_command)
         assert checked.programs is not None  # noqa: S101 - found above, or raised
         starting = Starting(
             cluster=laid_out.cluster,
             record=record,
             programs=checked.programs,
             port=target.port,
-            feed_options=dict(feed_options or {}),
+            log_space_bytes=target.log_space_bytes,
+            give_up_seconds=give_up_seconds,
             frames=frames,
             progress=progress,
             stop=stop,
@@ -145,11 +145,13 @@ def _checked(chain: Chain, target: RestoreTarget) -> _Checked:
         check_replaceable(directory, system_identifier=identifier)
     if target.reuses:
         check_reusable(directory, system_identifier=identifier)
-    spool = min(chain.log_bytes, 2 * _SPOOL_BYTES) if target.start else chain.log_bytes
+    log_bytes = chain.log_bytes
+    if target.start or is_fed(chain.log, target):
+        log_bytes = min(log_bytes, 2 * target.log_space_bytes)
     check_target(
         beside(directory) if target.replaces else directory,
         user=user,
-        needed_bytes=chain.archives_bytes + spool + 2 * chain.log.segment_size,
+        needed_bytes=chain.archives_bytes + log_bytes + 2 * chain.log.segment_size,
         is_started=target.start,
         held_bytes=held_bytes(directory) if target.reuses else None,
     )
@@ -190,14 +192,6 @@ def _programs(major: int, target: RestoreTarget, user: ServerUser) -> Programs |
 
 
 @dataclass(frozen=True, slots=True)
-class _LaidOut:
-    """A whole directory. ``created``: paths of tablespaces that its log creates."""
-
-    cluster: RestoredCluster
-    created: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class _Layout:
     """Files, log and configuration of one cluster."""
 
@@ -206,13 +200,14 @@ class _Layout:
     progress: Progress
     stop: StopSignal
     count: FetchCount
+    item_id: str
 
     @property
     def tops(self) -> tuple[Path, ...]:
         """Every directory that is restored and lies in no other one."""
         return (self.cluster.directory, *self.cluster.tablespaces.outside)
 
-    def run(self, target: RestoreTarget, stop_point: StopPoint) -> _LaidOut:
+    def run(self, target: RestoreTarget, stop_point: StopPoint) -> LaidOut:
         """Write and flush everything, the control file last of all."""
         cluster = self.cluster
         directory, user = cluster.directory, cluster.user
@@ -222,6 +217,7 @@ class _Layout:
         if target.reuses:
             found = find_reusable(
                 cluster.chain,
+                directory,
                 files.archive_places(),
                 self.tops,
                 progress=self.progress,
@@ -230,19 +226,26 @@ class _Layout:
         with contextlib.ExitStack() as unfinished:
             if target.reuses:
                 unfinished.enter_context(_saying_how_to_go_on(directory))
-            claim = used_directory if target.reuses else empty_directory
             for place in self.tops:
-                unfinished.enter_context(claim(place, user, system_identifier=identifier))
+                if found is None:
+                    claim = empty_directory(place, user, system_identifier=identifier)
+                else:
+                    check = found.check if place == directory else found.check_stopped
+                    claim = used_directory(place, user, system_identifier=identifier, check=check)
+                unfinished.enter_context(claim)
                 unfinished.enter_context(target_errors(place))
             if found is not None:
                 withdraw_control_file(directory)
-                kept = found.comparison.kept_paths() if found.comparison else frozenset()
                 ground = UsedGround(
-                    user, directory, cluster.tablespaces.outside, keeps=kept, spared=(CLAIM,)
+                    user,
+                    directory,
+                    cluster.tablespaces.outside,
+                    keeps=found.kept_paths(),
+                    spared=(CLAIM,),
                 )
                 files = replace(files, ground=ground, comparison=found.comparison)
             files_there = files.lay_out()
-            created = self._finish(target, stop_point)
+            log = self._finish(target, stop_point)
             self.progress.phase("flush")
             for place in self.tops:
                 make_durable(place, stop=self.stop)
@@ -252,7 +255,7 @@ class _Layout:
         if found is not None:
             reused = ReusedFiles(files_there.kept_bytes, self.count.size_bytes, found.note)
             cluster = replace(cluster, reused=reused)
-        return _LaidOut(cluster, created)
+        return LaidOut(cluster, *log)
 
     def _files(self) -> ClusterFiles:
         cluster = self.cluster
@@ -266,31 +269,39 @@ class _Layout:
             self.stop,
         )
 
-    def _finish(self, target: RestoreTarget, stop_point: StopPoint) -> tuple[str, ...]:
-        """The log and the configuration for whoever starts the server; paths of tablespaces that
-        the log creates."""
+    def _finish(
+        self, target: RestoreTarget, stop_point: StopPoint
+    ) -> tuple[tuple[str, ...], LogOrder | None]:
+        """The log, or the order to feed it, and the configuration for whoever starts the server;
+        paths of tablespaces that the log creates."""
         cluster, log = self.cluster, self.cluster.chain.log
         if target.start:
             prepare_start(cluster)
-            return ()
-        created = lay_out_log(
-            log,
-            cluster.directory,
-            user=cluster.user,
-            frames=self.frames,
-            progress=self.progress,
-            stop=self.stop,
-        )
+            return (), None
         lay_out_histories(log, cluster.directory, cluster.user)
-        last_segment = [name for name, _ in log.segments()][-1]
+        created: tuple[str, ...] = ()
+        order = None
+        if is_fed(log, target):
+            order = LogOrder.of(cluster.chain, self.item_id, target.log_space_bytes)
+            command = arrange_feed(order, cluster, target.feed_command)
+        else:
+            created = lay_out_log(
+                log,
+                cluster.directory,
+                user=cluster.user,
+                frames=self.frames,
+                progress=self.progress,
+                stop=self.stop,
+            )
+            command = absence_command([name for name, _ in log.segments()][-1])
         settings = {
             **kept_settings(),
             "hot_standby": "on",
-            "restore_command": absence_command(last_segment),
+            "restore_command": command,
             **stop_point.settings(),
         }
         configure(cluster.directory, settings, cluster.user)
-        return created
+        return created, order
 
 
 @contextlib.contextmanager
@@ -299,5 +310,8 @@ def _saying_how_to_go_on(directory: Path) -> Iterator[None]:
     try:
         yield
     except SqlbakError as error:
-        error.advise(f"{directory} is no database now: the same command again goes on from here")
+        if not (directory / CONTROL_FILE).exists():
+            error.advise(
+                f"{directory} is no database now: the same command again goes on from here"
+            )
         raise

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from sqlbak.engines.port import PayloadSource
 from sqlbak.engines.postgres.chain import Chain
-from sqlbak.engines.postgres.claiming import claimed_for, is_claim_held
+from sqlbak.engines.postgres.claiming import CLAIM, claimed_for, is_claim_held
 from sqlbak.engines.postgres.clusterfiles import CONTROL_FILE
 from sqlbak.engines.postgres.comparing import Comparison, compare
 from sqlbak.engines.postgres.pagehash import PageHash
@@ -87,7 +87,7 @@ def check_reusable(directory: Path, *, system_identifier: str) -> None:
         raise TargetNotUsable(
             f"{directory} is a symbolic link", hint=f"name the directory: {directory.resolve()}"
         )
-    found = {claimed_for(directory), read_system_identifier(directory)} - {None}
+    found = {claimed_for(directory), _read_identifier(directory)} - {None}
     if not found:
         raise TargetNotUsable(
             f"{directory} holds no cluster of which anything could be kept",
@@ -100,16 +100,28 @@ def check_reusable(directory: Path, *, system_identifier: str) -> None:
             f"restored ({system_identifier})",
             hint="restore into an empty or absent directory with --into",
         )
-    if os.path.lexists(directory / "postmaster.pid"):
-        raise TargetNotUsable(
-            f"a server runs on {directory}, or ran there and crashed: postmaster.pid is there",
-            hint="stop it first; if none runs anywhere on this directory, remove that file",
-        )
+    _check_stopped(directory)
     if is_claim_held(directory):
         raise TargetNotUsable(
             f"another restore is at work in {directory}", hint="wait until it ends"
         )
     _check_mounts(directory)
+
+
+def _read_identifier(directory: Path) -> str | None:
+    try:
+        is_file = stat.S_ISREG((directory / CONTROL_FILE).lstat().st_mode)
+        return read_system_identifier(directory) if is_file else None
+    except OSError:
+        return None
+
+
+def _check_stopped(directory: Path) -> None:
+    if os.path.lexists(directory / "postmaster.pid"):
+        raise TargetNotUsable(
+            f"a server runs on {directory}, or ran there and crashed: postmaster.pid is there",
+            hint="stop it first; if none runs anywhere on this directory, remove that file",
+        )
 
 
 def _check_mounts(directory: Path) -> None:
@@ -143,14 +155,35 @@ def is_reusable_tablespace(place: Path, directory: Path, *, system_identifier: s
 @dataclass(frozen=True, slots=True)
 class Found:
     """What of the full is there already. ``comparison`` None: nothing of it can be told, for the
-    reason in ``note``, and everything is fetched."""
+    reason in ``note``, and everything is fetched. Comparing takes its time: before anything is
+    changed, ``check`` makes sure that nobody else did."""
 
     comparison: Comparison | None
+    directory: Path
+    signs: tuple[object, ...]
     note: str = ""
+
+    def check_stopped(self) -> None:
+        """TargetNotUsable when a server runs there."""
+        _check_stopped(self.directory)
+
+    def check(self) -> None:
+        """TargetNotUsable when a server or another restore was at work there meanwhile."""
+        self.check_stopped()
+        if _signs(self.directory) != self.signs:
+            raise TargetNotUsable(
+                f"somebody else worked in {self.directory} while it was compared",
+                hint="run the same command again when nobody does",
+            )
+
+    def kept_paths(self) -> frozenset[str]:
+        """The paths of the files that have something of the full's content."""
+        return frozenset() if self.comparison is None else self.comparison.kept_paths()
 
 
 def find_reusable(
     chain: Chain,
+    directory: Path,
     archive_places: dict[str, Path],
     tops: Sequence[Path],
     *,
@@ -159,6 +192,7 @@ def find_reusable(
 ) -> Found:
     """Look at what lies at the places of the base's archives. Nothing is changed."""
     full = chain.full
+    signs = _signs(directory)
     try:
         comparison = compare(
             full.source,
@@ -170,17 +204,39 @@ def find_reusable(
             stop=stop,
         )
     except BaseUnusable as problem:
-        return Found(None, f"everything was fetched: {problem.message}")
-    return Found(comparison)
+        return Found(None, directory, signs, f"everything was fetched: {problem.message}")
+    return Found(comparison, directory, signs)
+
+
+def _signs(directory: Path) -> tuple[object, ...]:
+    """What every server that starts or ends, and every restore, leaves changed."""
+    found: list[object] = []
+    for name in (CONTROL_FILE, CLAIM):
+        try:
+            status = (directory / name).lstat()
+        except OSError:
+            status = None
+        if status is None or not status.st_size:
+            found.append(None)
+        else:
+            found.append((status.st_ino, status.st_size, status.st_mtime_ns))
+    return tuple(found)
 
 
 def withdraw_control_file(directory: Path) -> None:
-    """From here on no server starts there, until the control file is back."""
+    """From here on no server starts there, until the control file is back. TargetNotUsable when
+    one was faster: then it has its control file again."""
     path = directory / CONTROL_FILE
     folder = path.parent
     if folder.is_symlink():
         folder.unlink()
         flush(directory)
     elif path.is_symlink() or path.is_file():
-        path.unlink()
+        aside = path.with_name(f"{path.name}.sqlbak-withdrawn")
+        path.rename(aside)
+        try:
+            _check_stopped(directory)
+        except BaseException:
+            aside.rename(path)
+            raise
         flush(folder)

@@ -6,7 +6,6 @@ import shlex
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from psycopg.conninfo import make_conninfo
 
@@ -38,14 +37,15 @@ def prepare_start(cluster: RestoredCluster) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Starting:
-    """One start. ``port``: on which it listens in the end (None: any); ``feed_options`` go to
-    WalFeed."""
+    """One start. ``port``: on which it listens in the end (None: any). The rest as in
+    ``Recovery``."""
 
     cluster: RestoredCluster
     record: Record
     programs: Programs
     port: int | None
-    feed_options: dict[str, Any]
+    log_space_bytes: int
+    give_up_seconds: float
     frames: FrameReader
     progress: Progress
     stop: StopSignal
@@ -64,7 +64,8 @@ class Starting:
             role=cluster.role,
             progress=self.progress,
             stop=self.stop,
-            feed_options=self.feed_options,
+            log_space_bytes=self.log_space_bytes,
+            give_up_seconds=self.give_up_seconds,
         )
         reached = recovery.run_any(stop_points)
         self.progress.phase("start")

@@ -217,7 +217,7 @@ def _stop(cluster: Cluster, directory: Path) -> None:
     run_as_server_user([cluster.programs / "pg_ctl", "stop", "-m", "fast", "-D", directory])
 
 
-def _damages(chance: random.Random) -> dict[str, Callable[[Path], None]]:
+def _damages(chance: random.Random, outside: Path) -> dict[str, Callable[[Path], None]]:
     """What can have happened to a file."""
 
     def flip(path: Path) -> None:
@@ -231,8 +231,8 @@ def _damages(chance: random.Random) -> dict[str, Callable[[Path], None]]:
         make(path)
 
     def other_name(path: Path) -> None:
-        (path.parents[len(path.parents) - 4] / f"hard-link-{path.name}").hardlink_to(path)
         flip(path)
+        (outside / f"{path.parent.name}-{path.name}").hardlink_to(path)
 
     return {
         "flipped": flip,
@@ -261,14 +261,16 @@ def _heal(recorded: Recorded, home: Path, chance: random.Random, *, times: int) 
     outside = home / "outside"
     outside.mkdir()
     (outside / "precious").write_text("x")
-    kinds = _damages(chance)
+    kinds = _damages(chance, outside)
     files = [
         path
         for path in sorted((home / "data").rglob("*"))
         if path.is_file() and path.stat().st_size and path.name != "pg_control"
     ]
+    largest = max(files, key=lambda path: path.stat().st_size)
+    kinds["hard-linked"](largest)
     done = []
-    for path in chance.sample(files, times):
+    for path in chance.sample([path for path in files if path != largest], times):
         done.append((chance.choice([*kinds]), path))
         kinds[done[-1][0]](path)
     # A folder that is a link to another place, with the right files there.
@@ -276,14 +278,12 @@ def _heal(recorded: Recorded, home: Path, chance: random.Random, *, times: int) 
     shutil.move(moved, outside / "moved")
     moved.symlink_to(outside / "moved")
     before = _tree(outside)
-    linked = {p: p.read_bytes() for p in home.glob("**/hard-link-*") if "data" not in p.parts}
     outcome = restore(steps, home / "data", reuses=True)
     try:
         _assert_same(outcome.directory, fresh.directory)
     except AssertionError as problem:
         raise AssertionError(done) from problem
     assert _tree(outside) == before
-    assert {p: p.read_bytes() for p in linked} == linked
 
 
 def test_whatever_happened_to_the_old_files_is_healed(recorded: Recorded, home: Path) -> None:
@@ -374,6 +374,7 @@ def test_a_fresh_restore_that_was_killed_can_be_gone_on_with(
     finally:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
+    assert not (home / "data" / "global" / "pg_control").exists()
     outcome = restore([recorded.full], home / "data", reuses=True)
     assert _reused(outcome)["kept_bytes"] > 0
     _assert_same(outcome.directory, restore([recorded.full], home / "fresh").directory)
@@ -382,8 +383,9 @@ def test_a_fresh_restore_that_was_killed_can_be_gone_on_with(
 def test_what_is_not_this_cluster_is_refused_and_left_as_it_is(
     recorded: Recorded, home: Path
 ) -> None:
-    for name in ("empty", "other", "strange"):
+    for name in ("empty", "other", "strange", "folder"):
         (home / name / "global").mkdir(parents=True)
+    (home / "folder" / "global" / "pg_control").mkdir()
     (home / "other" / "global" / "pg_control").write_bytes(bytes(8192))
     (home / "strange" / "precious").write_text("x")
     (home / "link").symlink_to(home / "other")
@@ -391,6 +393,7 @@ def test_what_is_not_this_cluster_is_refused_and_left_as_it_is(
     for name, said in (
         ("empty", "no cluster"),
         ("absent", "no cluster"),
+        ("folder", "no cluster"),
         ("other", "another cluster"),
         ("strange", "no cluster"),
         ("link", "symbolic link"),
@@ -445,3 +448,33 @@ def test_a_failure_in_the_middle_says_how_to_go_on(recorded: Recorded, home: Pat
     assert not (home / "data" / "global" / "pg_control").exists()
     outcome = restore([recorded.later], home / "data", reuses=True)
     _assert_same(outcome.directory, restore([recorded.later], home / "fresh").directory)
+
+
+@pytest.mark.parametrize("who", ["a server", "a server that ended", "a restore"])
+def test_whoever_works_there_while_it_is_compared_is_not_disturbed(
+    recorded: Recorded, home: Path, who: str
+) -> None:
+    data = home / "data"
+    restore([recorded.full], data)
+    seen: list[dict[str, tuple[Any, ...]]] = []
+
+    def meanwhile(stream: str, index: int) -> None:
+        if stream != "pages" or seen:
+            return
+        seen.append({})
+        if who == "a server":
+            (data / "postmaster.pid").touch()
+        elif who == "a restore":
+            restore([recorded.full], data, reuses=True)
+        else:
+            control = data / "global" / "pg_control"
+            control.write_bytes(control.read_bytes())
+        seen[0] = _tree(data)
+
+    assert isinstance(recorded.later.source, MemorySource)
+    source = MemorySource(recorded.later.source.contents, _FRAME, meanwhile)
+    disturbed = RestoreStep(recorded.later.point, recorded.later.facts, source)
+    with pytest.raises(TargetNotUsable, match=r"postmaster\.pid|somebody else worked") as refused:
+        restore([disturbed], data, reuses=True)
+    assert "no database" not in refused.value.hint
+    assert _tree(data) == seen[0]
