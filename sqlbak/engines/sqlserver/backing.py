@@ -7,7 +7,7 @@ written, compared with what it has to continue. A set that does not is never a r
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -154,14 +154,21 @@ class Backing:
         """Delete what crashed runs left of those kinds. BackupFailed while one of them still runs
         on the server."""
         leftovers = self.source.folder.leftovers(self.key, kinds)
-        if leftovers and is_backup_running(self.session, self.database, stop=self.stop):
+        self.require_quiet(leftovers)
+        for files in leftovers:
+            files.remove()
+            self.notes.append(f"removed what an earlier run left: {files.local[0].name}")
+
+    def require_quiet(self, leftovers: Sequence[BackupFiles]) -> None:
+        """BackupFailed while a backup of an earlier run that left files is still running."""
+        of_log = any(files.type is PointType.LOG for files in leftovers)
+        if leftovers and is_backup_running(
+            self.session, self.database, of_log=of_log, stop=self.stop
+        ):
             raise BackupFailed(
                 f"{self.source.where}: an earlier backup still runs on the server",
                 hint="it is waited for: the next run looks again",
             )
-        for files in leftovers:
-            files.remove()
-            self.notes.append(f"removed what an earlier run left: {files.local[0].name}")
 
     def write(
         self,
@@ -334,6 +341,8 @@ class Backing:
         facts, and goes on under the same recovery fork: positions mean another history now."""
         if facts is None or "restore_history_id" not in facts:
             return
+        if facts.get("server", {}).get("name") != self.server.name:
+            return  # msdb is another replica's
         marker = restore_marker(self.session, self.source.database, stop=self.stop)
         if marker is not None and marker != facts["restore_history_id"]:
             raise LogRewritten(
