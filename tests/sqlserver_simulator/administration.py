@@ -494,6 +494,10 @@ def procedure(session: Session, statement: s.Execute) -> Events:
                 "xp_create_subdir() returned error 5, 'Access is denied.'",
             )
         path.mkdir(parents=True, exist_ok=True)
-    elif name == "sp_who2" or name != "sp_reset_connection":
+    elif name.startswith(("sp_", "xp_")):
         raise not_modelled(f"the procedure {name}")
+    else:
+        raise SqlError(
+            2812, f"Could not find stored procedure '{'.'.join(statement.procedure)}'.", 16, 62
+        )
     yield Done(224)

@@ -317,7 +317,7 @@ class Parser(BackupGrammar):
         identity = secret = None
         self.expect("WITH")
         while True:
-            key = self.name().upper()
+            key = self.advance().upper
             self.expect("=")
             value = self.string()
             if key == "IDENTITY":
