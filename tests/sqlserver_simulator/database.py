@@ -127,7 +127,7 @@ class Database:
 
         self.last_log_backup_lsn: int | None = None
         self.chain_begins = False
-        self.has_bulk_changes = False
+        self.bulk_commits: list[int] = []
         self.differential_base: DifferentialBase | None = None
         self.database_backup_lsn: int | None = None
         self.redo: Redo | None = None
@@ -168,6 +168,7 @@ class Database:
         keep = min([before, *self.holds, *([oldest] if oldest is not None else [])])
         self.log = [record for record in self.log if record.lsn >= keep]
         self.log_from = max(self.log_from, keep)
+        self.bulk_commits = [lsn for lsn in self.bulk_commits if lsn >= keep]
 
     def records(self, first: int, last: int) -> list[LogRecord]:
         """The records of ``[first, last)``."""
@@ -201,7 +202,7 @@ class Database:
             Commit(self.clock.utc(), time, record.lsn, tuple(transaction.operations))
         )
         if transaction.bulk and self.recovery_model == "BULK_LOGGED":
-            self.has_bulk_changes = True
+            self.bulk_commits.append(record.lsn)
         return record
 
     def rollback(self, transaction: Transaction) -> None:

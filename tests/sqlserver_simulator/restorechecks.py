@@ -11,7 +11,7 @@ from .media import BackupSet
 
 if TYPE_CHECKING:
     from .instance import Instance
-    from .restoring import Stop
+    from .recovery import Stop
     from .session import Session
 
 

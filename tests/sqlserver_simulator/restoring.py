@@ -7,10 +7,8 @@ from SQL Server 2022 is marked in the conformance cases of these tests.
 
 from __future__ import annotations
 
-import uuid
-from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from . import permissions
 from . import syntax as s
@@ -24,6 +22,7 @@ from .headers import require_certificate
 from .media import BackupSet
 from .mediareading import OpenMedia, open_media
 from .progress import Stepper
+from .recovery import Stop, lsn_of_mark, recover
 from .restorechecks import (
     check_differential,
     check_existing,
@@ -31,23 +30,13 @@ from .restorechecks import (
     check_options,
     planned_files,
 )
-from .store import LogHead, LogRecord, Tables
+from .store import LogRecord, Tables
 from .values import to_datetime
 
 if TYPE_CHECKING:
     from .session import Session
 
 COMMAND = {"DATABASE": 229, "LOG": 236}
-
-
-@dataclass(frozen=True, slots=True)
-class Stop:
-    """Where to stop: a time, or a mark (name or LSN), before or at it."""
-
-    time: datetime | None = None
-    mark: str | None = None
-    lsn: int | None = None
-    before: bool = False
 
 
 def run(session: Session, statement: s.Restore) -> Events:
@@ -83,7 +72,7 @@ class _Restore:
                 mark = pair[0]
                 text = str(self.session.evaluate(mark) if isinstance(mark, s.Expression) else mark)
                 if text.lower().startswith("lsn:"):
-                    return Stop(lsn=_lsn(text[4:]), before=name == "STOPBEFOREMARK")
+                    return Stop(lsn=lsn_of_mark(text[4:]), before=name == "STOPBEFOREMARK")
                 return Stop(mark=text, before=name == "STOPBEFOREMARK")
         return None
 
@@ -194,7 +183,7 @@ class _Restore:
         target.transactions = {}
         target.last_log_backup_lsn = None
         target.chain_begins = False
-        target.has_bulk_changes = False
+        target.bulk_commits = []
         target.database_backup_lsn = facts.checkpoint_lsn
         own = DifferentialBase(facts.checkpoint_lsn, facts.backup_set_uuid, facts.backup_start_date)
         data = [file for file in facts.files if file.kind == "D"]
@@ -463,70 +452,9 @@ class _Restore:
         yield Info(Message(3211, "100 percent processed.", 10), 229)
 
 
-def recover(instance: Any, database: Database) -> None:
-    """Undo what never committed and open the database on a new recovery fork ([D] "Recovery
-    Paths": each recovery after a roll forward begins a new branch)."""
-    redo = database.redo
-    assert redo is not None
-    database.tables.undo_open()
-    database.standby_file = None
-    database.state = "ONLINE"
-    start = redo.lsn
-    file, rest = divmod(start, 10**15)
-    block, slot = divmod(rest, 10**5)
-    database.head = LogHead(file, block, slot)
-    database.log = []
-    database.log_from = start
-    database.commits = [each for each in database.commits if each.lsn < start]
-    old = redo.fork
-    forks = instance.unknowns.plain_recovery_forks or not redo.full_only
-    if redo.after_tail:
-        forks = instance.unknowns.recovery_after_tail_forks
-    if forks:
-        database.fork = uuid.uuid4()
-        database.fork_point = start
-    else:
-        database.fork = old
-    database.log_fork = old
-    if database.recovery_model != "SIMPLE" and redo.chain:
-        database.last_log_backup_lsn = start
-        database.chain_begins = False
-    else:
-        database.log_fork = database.fork
-        database.fork_point = None
-    database.redo = None
-    database.write("other")
-    database.head.flush()
-
-
-def redo_of_tail(
-    database: Database, last_lsn: int, last_commit: datetime | None, standby: str | None
-) -> None:
-    """BACKUP LOG WITH NORECOVERY or STANDBY: restoring, rolled forward to the end of that log."""
-    database.state = "RESTORING"
-    database.standby_file = standby
-    database.redo = Redo(
-        last_lsn, database.fork, last_commit, full_only=False,
-        base=database.differential_base, base_model=database.recovery_model, after_tail=True,
-    )  # fmt: skip
-
-
 def _end_of(facts: BackupSet) -> datetime:
     """The instant up to which a data backup has rolled its database forward."""
     return last_tick(facts.finished_at or facts.backup_finish_date)
-
-
-def _lsn(text: str) -> int:
-    """A mark's LSN: 25 digits, or hexadecimal ``0x...:...:...``."""
-    try:
-        if ":" in text:
-            file, block, slot = (int(part, 16) for part in text.removeprefix("0x").split(":"))
-            return file * 10**15 + block * 10**5 + slot
-        return int(text)
-    except ValueError:
-        raise SqlError(
-            3191, "Restore cannot continue because the STOPATMARK or STOPBEFOREMARK LSN is invalid."
-        ) from None
 
 
 def _dotted(facts: BackupSet) -> str:
