@@ -16,7 +16,7 @@ from .backup import success, terminating
 from .backupoptions import resolved
 from .clock import last_tick, on_datetime_grid
 from .database import Database, DatabaseFile, DifferentialBase, Redo
-from .errors import Dropped, Message, SqlError, not_modelled
+from .errors import Dropped, Message, SqlError
 from .events import Events, Info
 from .headers import require_certificate
 from .media import BackupSet
@@ -30,6 +30,7 @@ from .restorechecks import (
     check_options,
     planned_files,
 )
+from .restorewithoutmedia import recover_only, revert
 from .store import LogRecord, Tables
 from .values import to_datetime
 
@@ -89,10 +90,10 @@ class _Restore:
         permissions.require_restore(self.session, database, self.name)
         check_options(self.options)
         if "DATABASE_SNAPSHOT" in self.options:
-            yield from self._revert(database)
+            yield from revert(self.session, self.name, str(self.options["DATABASE_SNAPSHOT"]))
             return
         if not self.statement.devices:
-            yield from self._recover_only(database)
+            yield from recover_only(self.session, self.name, recovers=self.recovers)
             return
         places = [self.session.place(device) for device in self.statement.devices]
         opened = open_media(self.instance, places, self.options)
@@ -403,53 +404,6 @@ class _Restore:
             before=self.stop.before if self.stop and self.stop.time is None else None,
             files=[(file.file_id, file.physical_name) for file in target.files],
         )
-
-    # without media -----------------------------------------------------------------------------
-    def _recover_only(self, database: Database | None) -> Events:
-        if database is None:
-            self.instance.database(self.name)
-            return
-        if database.state != "RESTORING" and database.standby_file is None:
-            raise SqlError(3153, "The database is already fully recovered.")
-        if not self.recovers:
-            raise SqlError(3207, "Backup or restore requires at least one backup device. Rerun "
-                           "your statement specifying a backup device.")  # fmt: skip
-        redo = database.redo
-        if redo is None:
-            raise SqlError(
-                4333, "The database cannot be recovered because the log was not restored."
-            )
-        if database.standby_file is not None and self.instance.users_of(database):
-            raise SqlError(
-                3101, "Exclusive access could not be obtained because the database is in use."
-            )
-        started = self.instance.clock.utc()
-        recover(self.instance, database)
-        yield Info(success("RESTORE DATABASE", 0, started, self.instance.clock.utc()))
-
-    def _revert(self, database: Database | None) -> Events:
-        """FROM DATABASE_SNAPSHOT: the log is rebuilt, so the log chain ends ([D] "Revert a
-        Database to a Database Snapshot")."""
-        snapshot = self.instance.find(str(self.options["DATABASE_SNAPSHOT"]))
-        if database is None or snapshot is None or (
-            snapshot.source_database_id != database.database_id
-        ):  # fmt: skip
-            raise not_modelled("reverting to a snapshot of another database")
-        if self.instance.users_of(database):
-            raise SqlError(
-                3101, "Exclusive access could not be obtained because the database is in use."
-            )
-        database.tables = snapshot.tables.copy()
-        database.log = []
-        database.log_from = database.head.lsn
-        database.last_log_backup_lsn = None
-        database.chain_begins = False
-        database.differential_base = None
-        self.instance.history.record_restore(
-            date=on_datetime_grid(self.instance.clock.local()), database=self.name,
-            user=self.session.login.name, set_number=0, kind="R",
-        )  # fmt: skip
-        yield Info(Message(3211, "100 percent processed.", 10), 229)
 
 
 def _end_of(facts: BackupSet) -> datetime:
