@@ -24,7 +24,7 @@ from sqlbak.engines.sqlserver.delivery import (
     stream_names,
     stripe_count,
 )
-from sqlbak.engines.sqlserver.foreign import msdb_row, restore_marker, restore_named
+from sqlbak.engines.sqlserver.foreign import msdb_row, restore_marker, restore_named, restored_at
 from sqlbak.engines.sqlserver.headers import BackupHeader
 from sqlbak.engines.sqlserver.rows import document_of
 from sqlbak.engines.sqlserver.server import Clock, Server, read_clock, read_server
@@ -334,6 +334,7 @@ class Backing:
             "restore_history_id": restore_marker(
                 self.session, self.source.database, stop=self.stop
             ),
+            "restored_at": restored_at(self.session, self.source.database, stop=self.stop),
         }
 
     def require_same_history(self, facts: Mapping[str, Any] | None, what: str) -> None:
