@@ -32,7 +32,7 @@ def create_database(session: Session, statement: s.CreateDatabase) -> Events:
         created = instance.create_database(statement.name, collation=statement.collation)
         created.owner = session.login.name
         created.users = {
-            key: User(user.name, user.login, set(user.roles), set(user.permissions))
+            key: User(user.name, user.login, user.sid, set(user.roles), set(user.permissions))
             for key, user in instance.databases["model"].users.items()
         }
     yield Done(203)

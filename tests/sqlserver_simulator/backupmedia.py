@@ -43,8 +43,8 @@ class BackupMedia:
             raise SqlError(
                 3231,
                 f'The media loaded on "{self.wish.places[0].name}" is formatted to support {count} '
-                f"media families, but {len(self.wish.places)} media families are expected according to "
-                "the backup device specification.",
+                f"media families, but {len(self.wish.places)} media families are expected "
+                "according to the backup device specification.",
             )
 
     def open(self, begun: datetime) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -56,7 +57,8 @@ class Shape:
                 tables = database.tables.copy()
                 self.pages = database.allocated_pages()
                 self.filler = database.filler_bytes
-            self.content = {"tables": tables}
+            users = copy.deepcopy(database.users)
+            self.content = {"tables": tables, "users": users}
         self.files = tuple(self._file(file) for file in database.files)
 
     def _file(self, file: DatabaseFile) -> SetFile:
@@ -65,6 +67,7 @@ class Shape:
             file.file_id, file.kind, file.logical_name, file.physical_name, file.filegroup,
             file.pages, file.guid, file.create_lsn, self.pages if file.kind == "D" else 0,
             file.max_pages, base.lsn if base else None, base.guid if base else None,
+            self.database.tde_thumbprint,
         )  # fmt: skip
 
     @contextmanager

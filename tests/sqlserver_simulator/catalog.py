@@ -4,8 +4,8 @@ captured from SQL Server 2022)."""
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
+from uuid import NAMESPACE_OID, uuid5
 
 from . import permissions
 from .catalogcolumns import DATABASE_FILES, DATABASES, MASTER_FILES, RECOVERY_STATUS
@@ -207,8 +207,8 @@ class Catalog(ServerViews):
         rows: list[tuple[Any, ...]] = [("dbo", 1, "S", b"\x01", "INSTANCE")]
         for number, user in enumerate(database.users.values(), start=5):
             login = self.instance.logins.get(user.login.lower())
-            lost = hashlib.sha1(user.login.encode()).digest()[:16]
-            rows.append((user.name, number, "S", login.sid.bytes if login else lost, "INSTANCE"))
+            sid = user.sid or (login.sid if login else uuid5(NAMESPACE_OID, user.login))
+            rows.append((user.name, number, "S", sid.bytes, "INSTANCE"))
         return Rowset(columns, rows)
 
     def _tables(self, database: Database) -> Rowset:

@@ -287,7 +287,7 @@ class ScalarFunctions:
                 return int(permissions.has_server(session, "CREATE ANY DATABASE"))
             roles = permissions.database_roles(session, database)
             if wanted in {"BACKUP DATABASE", "BACKUP LOG"}:
-                user = database.users.get(session.login.name.lower())
+                user = database.user_of(session.login)
                 granted = user is not None and wanted in user.permissions
                 return int(bool(roles & {"db_owner", "db_backupoperator"}) or granted)
             if wanted == "ALTER":

@@ -37,6 +37,7 @@ class SetFile:
     max_pages: int = -1
     base_lsn: int | None = None
     base_guid: UUID | None = None
+    tde_thumbprint: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,15 +65,15 @@ def principal(session: Session, statement: s.Principal) -> Events:
         login = values.get("login", name)
         if login.lower() not in instance.logins:
             raise SqlError(15007, f"'{login}' is not a valid login or you do not have permission.")
-        session.database.users[login.lower()] = User(name, login)
+        sid = instance.logins[login.lower()].sid
+        session.database.users[name.lower()] = User(name, login, sid)
     elif action == "ALTER USER":
         user = _user(session, name)
         login = values.get("login", user.login)
-        session.database.users.pop(user.login.lower(), None)
         user.login = login
-        session.database.users[login.lower()] = user
+        user.sid = _login(session, login).sid
     elif action == "DROP USER":
-        session.database.users.pop(_user(session, name).login.lower())
+        session.database.users.pop(_user(session, name).name.lower())
     elif action.endswith("MEMBER"):
         roles = (
             _login(session, name).roles

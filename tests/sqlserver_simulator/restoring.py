@@ -141,9 +141,7 @@ class _Restore:
                 "restored. Choose a different stop point or use RESTORE DATABASE WITH RECOVERY to "
                 "recover at the current point.",
             )
-        files = planned_files(
-            self.session, self.name, database, facts, self.statement, self.options
-        )
+        files = planned_files(self.session, self.name, database, facts, self.statement)
         started = self.instance.clock.utc()
         target = database or Database(
             self.name, self.instance.new_database_id(), self.instance.clock, []
@@ -153,6 +151,7 @@ class _Restore:
         yield from self._steps(target, facts)
         contents = opened.contents(position)
         target.tables = contents[0]["tables"].copy()
+        target.users = contents[0]["users"]
         self._redo(target, contents[1]["records"], facts.checkpoint_lsn)
         assert target.redo is not None
         target.redo.lsn = facts.last_lsn
@@ -177,6 +176,7 @@ class _Restore:
         target.is_read_only = facts.is_readonly
         target.user_access = "MULTI_USER"
         target.is_damaged = facts.is_damaged
+        target.tde_thumbprint = facts.files[0].tde_thumbprint
         target.fork = target.log_fork = facts.last_recovery_fork_guid
         target.fork_point = None
         target.tables = Tables()
@@ -218,10 +218,13 @@ class _Restore:
                 "restored. Choose a different stop point or use RESTORE DATABASE WITH RECOVERY to "
                 "recover at the current point.",
             )
+        files = self._plan(target, facts)
         started = self.instance.clock.utc()
         yield from self._steps(target, facts)
         contents = opened.contents(position)
+        target.files = files
         target.tables.overlay(contents[0]["tables"])
+        target.users = contents[0]["users"]
         self._redo(target, contents[1]["records"], facts.checkpoint_lsn)
         redo.lsn = facts.last_lsn
         redo.time = _end_of(facts)
@@ -239,18 +242,7 @@ class _Restore:
         )
         redo = target.redo
         assert redo is not None
-        if self.statement.moves:
-            known = {file.logical_name.lower() for file in facts.files}
-            for logical, _ in self.statement.moves:
-                name = str(self.session.evaluate(logical))
-                if name.lower() not in known:
-                    raise SqlError(
-                        3234,
-                        f"Logical file '{name}' is not part of database '{self.name}'. Use RESTORE "
-                        "FILELISTONLY to list the logical file names.",
-                        16,
-                        2,
-                    )
+        files = self._plan(target, facts)
         started = self.instance.clock.utc()
         yield from self._steps(target, facts)
         records = opened.contents(position)[0]["records"]
@@ -268,6 +260,7 @@ class _Restore:
         if facts.fork_point_lsn is None or end > facts.fork_point_lsn:
             redo.fork = facts.last_recovery_fork_guid
         redo.lsn = max(redo.lsn, end)
+        target.files = [file for file in files if file.create_lsn < end]
         redo.stopped = halt is not None
         falls_short = self.stop is not None and halt is None
         yield from self._finish(target, facts, position, started, falls_short=falls_short)
@@ -295,6 +288,10 @@ class _Restore:
                     return record.lsn
                 return records[index + 1].lsn if index + 1 < len(records) else record.lsn + 1
         return None
+
+    def _plan(self, target: Database, facts: BackupSet) -> list[DatabaseFile]:
+        """The files of a database that is rolled forward, with those that this set adds."""
+        return planned_files(self.session, self.name, target, facts, self.statement, target.files)
 
     # steps common to all -----------------------------------------------------------------------
     def _steps(self, target: Database, facts: BackupSet) -> Events:
