@@ -29,7 +29,7 @@ from sqlbak.errors import (
 )
 from sqlbak.fleet import Fleet, instance_of
 from sqlbak.jobs.differential_base import ahead_of, open_base
-from sqlbak.jobs.log_base import find_log_base
+from sqlbak.jobs.log_base import LogBase, find_log_base
 from sqlbak.jobs.log_chain import is_set_back, next_log_start
 from sqlbak.jobs.sealing import require_same_log, seal
 from sqlbak.jobs.taking import Run, take
@@ -248,6 +248,8 @@ def _log_or_full(
         why = run.engine.log_gap(newest.position)
         why = why or "the server no longer holds the log since the last backup"
         return (_bridged(run, found, why),)
+    if run.item.engine in _BRIDGED_BY_DIFFERENTIAL:
+        _tell_gap(run, points, base)
     made: list[Point] = []
     try:
         require_same_log(run.vault, run.item, run.engine, base.point, run.notes)
@@ -257,6 +259,23 @@ def _log_or_full(
     except LogChainBroken as broken:
         made.append(_bridged(run, found, broken.message))
     return tuple(made)
+
+
+def _tell_gap(run: Run, points: tuple[Point, ...], base: LogBase) -> None:
+    """Where log goes on from a full or differential though there was log before it, some of that
+    is missing: nobody shall think that it is there."""
+    logs = [
+        point
+        for point in points
+        if point.type is PointType.LOG and point.lineage == base.point.lineage
+    ]
+    newest = max(logs, key=lambda point: point.last_lsn, default=None)
+    if base.point.type is not PointType.LOG and newest is not None:
+        why = run.engine.log_gap(newest.position)
+        run.notes.append(
+            f"the log between {newest.id} and {base.point.id} is missing"
+            + (f": {why}" if why else "")
+        )
 
 
 def _bridged(run: Run, found: DiscoveredItem, why: str) -> Point:

@@ -56,6 +56,13 @@ def take_log(
                 backing.ship(written, sink)
                 more = LogPosition(header.fork, header.last_lsn)
                 return replace(backing.result(written), continues_on=more)
+            else:
+                # The chain went on without it: of another fork, or behind a gap that was bridged.
+                written.files.remove()
+                backing.notes.append(
+                    "a log backup that an earlier run left joins nothing any more and was removed: "
+                    f"{written.files.local[0].name}, log {header.first_lsn} to {header.last_lsn}"
+                )
         _require_continuation(backing, since, follows_log)
         written = backing.write(PointType.LOG, leaves_restoring=leaves_restoring)
         header = written.taken.header
