@@ -447,7 +447,9 @@ def _newest_name(stored: StoredItem, wanted: str) -> str | None:
     database that was renamed is recorded under its first name."""
     if "/" not in wanted or stored.item.instance != instance_of(wanted):
         return None
-    newest = max(stored.points(), key=lambda point: point.id, default=None)
+    newest = max(
+        stored.points(), key=lambda point: (point.finished_at, point.last_lsn), default=None
+    )
     if newest is None:
         return None
     return stored.vault.manifest(stored.item.id, newest.id).item.name

@@ -30,7 +30,7 @@ from sqlbak.errors import (
 )
 from sqlbak.fleet import Fleet, instance_of
 from sqlbak.jobs.differential_base import ahead_of, open_base
-from sqlbak.jobs.log_base import find_log_base
+from sqlbak.jobs.log_base import LogBase, find_log_base
 from sqlbak.jobs.log_chain import is_set_back, next_log_start
 from sqlbak.jobs.one_history import require_one_history
 from sqlbak.jobs.sealing import require_same_log, seal
@@ -279,6 +279,8 @@ def _log_or_full(
         newest = max(points, key=lambda point: (point.finished_at, point.last_lsn))
         why = run.engine.log_gap(newest.position)
         return (_bridged(run, found, why or why_no_log(points, found)),)
+    if run.item.engine in _BRIDGED_BY_DIFFERENTIAL:
+        _tell_gap(run, points, base)
     made: list[Point] = []
     try:
         require_same_log(run.vault, run.item, run.engine, base.point, run.notes)
@@ -288,6 +290,23 @@ def _log_or_full(
     except LogChainBroken as broken:
         made.append(_bridged(run, found, broken.message))
     return tuple(made)
+
+
+def _tell_gap(run: Run, points: tuple[Point, ...], base: LogBase) -> None:
+    """Where log goes on from a full or differential though there was log before it, some of that
+    is missing: nobody shall think that it is there."""
+    logs = [
+        point
+        for point in points
+        if point.type is PointType.LOG and point.lineage == base.point.lineage
+    ]
+    newest = max(logs, key=lambda point: point.last_lsn, default=None)
+    if base.point.type is not PointType.LOG and newest is not None:
+        why = run.engine.log_gap(newest.position)
+        run.notes.append(
+            f"the log between {newest.id} and {base.point.id} is missing"
+            + (f": {why}" if why else "")
+        )
 
 
 def _bridged(run: Run, found: DiscoveredItem, why: str) -> Point:

@@ -3,10 +3,11 @@ write files and a script. Nothing of the target is touched before the plan stand
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlbak.engines.port import DatabaseOutcome, DatabaseTarget, RestoreStep
 from sqlbak.errors import InstantUnreachable, UsageError
@@ -117,9 +118,58 @@ def _chain(planned: PlannedItem, steps: Sequence[RestoreStep]) -> DatabaseChain:
         is_proven=plan.certainty is Certainty.PROVEN,
         cuts={cut.point_id: cut.lsn for cut in plan.cuts},
     )
+    _require_alive(planned)
     try:
         stop_of(chain)
     except InstantUnreachable as refusal:
         refusal.message = f"{item.name}: {refusal.message.removeprefix(f'{chain.database}: ')}"
         raise
     return chain
+
+
+def _require_alive(planned: PlannedItem) -> None:
+    """InstantUnreachable for an instant at which the plan's lineage did not live yet.
+
+    A restore in place goes back to an earlier instant, and the log that comes after it continues
+    the one before: by their clocks alone, the time in between looks like a quiet one of the new
+    lineage, while in truth the database then held what the restore threw away.
+    """
+    plan = planned.plan
+    if plan.stop_at is None:
+        return
+    catalog = planned.stored.catalog()
+    proof = next((point for point in catalog.points if point.id == plan.proven_by), None)
+    if proof is None or all(fork.lineage != proof.lineage for fork in catalog.forks):
+        return
+    own = [point for point in catalog.points if point.lineage == proof.lineage]
+    first = min(own, key=lambda point: (point.started_at, point.id))
+    if plan.stop_at >= first.started_at:
+        return
+    facts, _ = planned.stored.open_point(first)
+    begun = _restored_at(facts) or first.started_at
+    if plan.stop_at >= begun:
+        return
+    raise InstantUnreachable(
+        f"{planned.stored.item.name}: {plan.stop_at.isoformat()} cannot be restored: the database "
+        f"was restored in place at {begun.isoformat()}, and what it held right before that is in "
+        "no backup",
+        hint="choose an instant after that restore, or one that an older lineage holds (sqlbak "
+        "windows)",
+        nearest=(begun,),
+    )
+
+
+def _restored_at(facts: Mapping[str, Any]) -> datetime | None:
+    """When the database was restored before that backup (UTC), the later of two readings."""
+    from sqlbak.engines.sqlserver.restoring_clock import zone_named
+
+    text, server = facts.get("restored_at"), facts.get("server") or {}
+    minutes = server.get("utc_offset_minutes")
+    if text is None or minutes is None:
+        return None
+    wall = datetime.fromisoformat(text)
+    readings = [(wall - timedelta(minutes=minutes)).replace(tzinfo=UTC)]
+    zone = zone_named(server.get("time_zone"))
+    if zone is not None:
+        readings += [wall.replace(tzinfo=zone, fold=fold).astimezone(UTC) for fold in (0, 1)]
+    return max(readings)

@@ -1,16 +1,14 @@
-"""Databases, logins, credentials, KILL, DBCC and the few procedures that are known."""
+"""Databases, KILL and DBCC."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from . import permissions
 from . import syntax as s
 from .database import Database, DatabaseFile, User
 from .errors import Message, SqlError, not_modelled
 from .events import Done, Events, Info, Pause
-from .instance import Login, StoredCredential
-from .values import to_datetime
 
 if TYPE_CHECKING:
     from .session import Session
@@ -34,7 +32,7 @@ def create_database(session: Session, statement: s.CreateDatabase) -> Events:
         created = instance.create_database(statement.name, collation=statement.collation)
         created.owner = session.login.name
         created.users = {
-            key: User(user.name, user.login, set(user.roles), set(user.permissions))
+            key: User(user.name, user.login, user.sid, set(user.roles), set(user.permissions))
             for key, user in instance.databases["model"].users.items()
         }
     yield Done(203)
@@ -328,172 +326,3 @@ def _dbcc_done() -> Message:
         "administrator.",
         10,
     )
-
-
-def credential(session: Session, statement: s.Credential) -> Events:
-    instance = session.instance
-    if not permissions.has_server(session, "ALTER ANY CREDENTIAL"):
-        raise SqlError(15247, "User does not have permission to perform this action.")
-    key = statement.name.lower()
-    exists = key in instance.credentials
-    if statement.action == "CREATE" and exists:
-        raise SqlError(15530, f'The credential with name "{statement.name}" already exists.')
-    if statement.action != "CREATE" and not exists:
-        raise SqlError(
-            15151,
-            f"Cannot {statement.action.lower()} the credential '{statement.name}', because it does "
-            "not exist or you do not have permission.",
-        )
-    if statement.action == "DROP":
-        del instance.credentials[key]
-    else:
-        number = 65536 + len(instance.credentials)
-        if exists:
-            number = instance.credentials[key].credential_id
-        instance.credentials[key] = StoredCredential(
-            number, statement.name, statement.identity or "", statement.secret or "",
-            instance.clock.local(),
-        )  # fmt: skip
-    yield Done(203)
-
-
-def principal(session: Session, statement: s.Principal) -> Events:
-    instance = session.instance
-    action, name, values = statement.action, statement.name, statement.values
-    if action.endswith("LOGIN") and not permissions.has_server(session, "ALTER ANY LOGIN"):
-        raise SqlError(15247, "User does not have permission to perform this action.")
-    if action == "CREATE LOGIN":
-        if name.lower() in instance.logins:
-            raise SqlError(15025, f"The server principal '{name}' already exists.")
-        instance.logins[name.lower()] = Login(name, values.get("password", ""))
-    elif action == "ALTER LOGIN":
-        _login(session, name).password = values.get("password", _login(session, name).password)
-    elif action == "DROP LOGIN":
-        _login(session, name)
-        del instance.logins[name.lower()]
-    elif action == "CREATE USER":
-        login = values.get("login", name)
-        if login.lower() not in instance.logins:
-            raise SqlError(15007, f"'{login}' is not a valid login or you do not have permission.")
-        session.database.users[login.lower()] = User(name, login)
-    elif action == "ALTER USER":
-        user = _user(session, name)
-        login = values.get("login", user.login)
-        session.database.users.pop(user.login.lower(), None)
-        user.login = login
-        session.database.users[login.lower()] = user
-    elif action == "DROP USER":
-        session.database.users.pop(_user(session, name).login.lower())
-    elif action.endswith("MEMBER"):
-        roles = (
-            _login(session, name).roles
-            if values["level"] == "server"
-            else _user(session, name).roles
-        )
-        (roles.add if action.startswith("ADD") else roles.discard)(values["role"].lower())
-    else:
-        raise not_modelled(action)
-    yield Done(203)
-
-
-def _login(session: Session, name: str) -> Login:
-    found = session.instance.logins.get(name.lower())
-    if found is None:
-        raise SqlError(
-            15151,
-            f"Cannot alter the login '{name}', because it does not exist or you do not have "
-            "permission.",
-        )
-    return found
-
-
-def _user(session: Session, name: str) -> User:
-    for user in session.database.users.values():
-        if user.name.lower() == name.lower():
-            return user
-    raise SqlError(
-        15151,
-        f"Cannot find the user '{name}', because it does not exist or you do not have permission.",
-    )
-
-
-_DATABASE_PERMISSIONS = frozenset(
-    {"BACKUP DATABASE", "BACKUP LOG", "SELECT", "CONNECT", "VIEW DATABASE STATE"}
-)
-
-
-def permission(session: Session, statement: s.Permission) -> Events:
-    if not permissions.is_sysadmin(session):
-        raise SqlError(4613, "Grantor does not have GRANT permission.", 16)
-    for name in statement.principals:
-        for each in statement.permissions:
-            if each in _DATABASE_PERMISSIONS:
-                held = _user(session, name).permissions
-                each = f"{each} ON {statement.on[-1].lower()}" if statement.on else each
-            elif statement.on:
-                raise not_modelled(f"{statement.action} {each} ON {' '.join(statement.on)}")
-            else:
-                held = _login(session, name).permissions
-            if statement.action == "GRANT":
-                held.add(each)
-                held.discard(f"DENY {each}")
-            elif statement.action == "DENY":
-                held.add(f"DENY {each}")
-                held.discard(each)
-            else:
-                held.discard(each)
-                held.discard(f"DENY {each}")
-    yield Done(203)
-
-
-def alter_authorization(session: Session, statement: s.AlterAuthorization) -> Events:
-    database = session.instance.database(statement.database)
-    if not permissions.is_sysadmin(session) and not permissions.is_owner(session, database):
-        raise SqlError(
-            15151,
-            f"Cannot find the database '{statement.database}', because it does not exist or you do "
-            "not have permission.",
-        )
-    database.owner = _login(session, statement.owner).name
-    yield Done(215)
-
-
-# procedures ------------------------------------------------------------------------------------
-def procedure(session: Session, statement: s.Execute) -> Events:
-    """The system procedures that backup tools call."""
-    name = statement.procedure[-1].lower()
-    values: list[Any] = [session.evaluate(each) for _, each in statement.arguments]
-    instance = session.instance
-    if name == "sp_executesql":
-        yield from session.statement(s.Execute(statement.arguments[0][1]))
-        return
-    if name == "sp_delete_backuphistory":
-        oldest = to_datetime(values[0]) if isinstance(values[0], str) else values[0]
-        instance.history.sets = [
-            each for each in instance.history.sets if each.facts.backup_finish_date >= oldest
-        ]
-    elif name == "sp_delete_database_backuphistory":
-        instance.history.purge(str(values[0]))
-    elif name == "sp_configure":
-        option, value = str(values[0]), int(values[1]) if len(values) > 1 else None
-        if option not in instance.configuration:
-            raise SqlError(
-                15123,
-                f"The configuration option '{option}' does not exist, or it may be an advanced "
-                "option.",
-            )
-        if value is not None:
-            instance.configuration[option] = value
-    elif name == "xp_create_subdir":
-        from .devices import local_path
-
-        path = local_path(instance, str(values[0]).rstrip("/\\") + "/.")
-        if path is None:
-            raise SqlError(
-                22048,
-                "xp_create_subdir() returned error 5, 'Access is denied.'",
-            )
-        path.mkdir(parents=True, exist_ok=True)
-    elif name == "sp_who2" or name != "sp_reset_connection":
-        raise not_modelled(f"the procedure {name}")
-    yield Done(224)

@@ -7,7 +7,8 @@ from typing import Any
 
 from . import syntax as s
 from .errors import SqlError, not_modelled
-from .expressionparser import ExpressionParser
+from .queryparser import QueryParser
+from .sqltypes import SYSNAME
 
 _FLAGS = frozenset(
     [
@@ -97,7 +98,7 @@ _RESTORE_VALUES = frozenset(
 _HEADER_KINDS = frozenset({"HEADERONLY", "FILELISTONLY", "LABELONLY", "VERIFYONLY"})
 
 
-class BackupGrammar(ExpressionParser):
+class BackupGrammar(QueryParser):
     """BACKUP ... and RESTORE ..."""
 
     def backup(self) -> s.Backup:
@@ -131,8 +132,6 @@ class BackupGrammar(ExpressionParser):
     def _name_or_variable(self) -> s.Expression:
         if self.token.kind == "variable":
             return s.Variable(self.advance().text)
-        from .sqltypes import SYSNAME
-
         return s.Literal(self.name(), SYSNAME)
 
     def _devices(self) -> tuple[s.Device, ...]:

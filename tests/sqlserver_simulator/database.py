@@ -6,12 +6,15 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from .clock import ServerClock, last_tick, on_datetime_grid
 from .errors import SqlError
 from .store import Commit, LogHead, LogRecord, Operation, TableColumn, TableKey, Tables
+
+if TYPE_CHECKING:
+    from .instance import Login
 
 STATES = {
     "ONLINE": 0, "RESTORING": 1, "RECOVERING": 2, "RECOVERY_PENDING": 3, "SUSPECT": 4,
@@ -69,10 +72,12 @@ class Transaction:
 
 @dataclass(slots=True)
 class User:
-    """A user of one database, mapped to a login of the same or another name."""
+    """A user of one database. It belongs to the login whose ``sid`` it carries, on whatever server
+    the database lies; where that is None, to the login of that name."""
 
     name: str
     login: str
+    sid: UUID | None = None
     roles: set[str] = field(default_factory=set)
     permissions: set[str] = field(default_factory=set)
 
@@ -104,7 +109,7 @@ class Database:
         self.user_access = "MULTI_USER"
         self.is_read_only = False
         self.standby_file: str | None = None
-        self.is_encrypted = False
+        self.tde_thumbprint: bytes | None = None
         self.is_damaged = False
         self.source_database_id: int | None = None
         self.group: str | None = None
@@ -127,7 +132,7 @@ class Database:
 
         self.last_log_backup_lsn: int | None = None
         self.chain_begins = False
-        self.has_bulk_changes = False
+        self.bulk_commits: list[int] = []
         self.differential_base: DifferentialBase | None = None
         self.database_backup_lsn: int | None = None
         self.redo: Redo | None = None
@@ -139,6 +144,19 @@ class Database:
 
     def __repr__(self) -> str:
         return f"Database({self.name!r}, {self.state}, {self.recovery_model})"
+
+    def user_of(self, login: Login) -> User | None:
+        """The user that a login is here."""
+        for user in self.users.values():
+            same_name = user.login.lower() == login.name.lower()
+            if user.sid == login.sid or (user.sid is None and same_name):
+                return user
+        return None
+
+    @property
+    def is_encrypted(self) -> bool:
+        """Whether TDE is on: with the thumbprint of its certificate."""
+        return self.tde_thumbprint is not None
 
     @property
     def is_system(self) -> bool:
@@ -168,6 +186,7 @@ class Database:
         keep = min([before, *self.holds, *([oldest] if oldest is not None else [])])
         self.log = [record for record in self.log if record.lsn >= keep]
         self.log_from = max(self.log_from, keep)
+        self.bulk_commits = [lsn for lsn in self.bulk_commits if lsn >= keep]
 
     def records(self, first: int, last: int) -> list[LogRecord]:
         """The records of ``[first, last)``."""
@@ -201,7 +220,7 @@ class Database:
             Commit(self.clock.utc(), time, record.lsn, tuple(transaction.operations))
         )
         if transaction.bulk and self.recovery_model == "BULK_LOGGED":
-            self.has_bulk_changes = True
+            self.bulk_commits.append(record.lsn)
         return record
 
     def rollback(self, transaction: Transaction) -> None:

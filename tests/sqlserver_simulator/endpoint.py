@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING
 
 from . import tds
 from .errors import Message, SqlError
-from .events import Cut, Done, Environment, Errors, Event, Events, Info, Pause, ResultSet, Scope
+from .events import Cut, Events, Info, Pause
+from .innertls import InnerTls
+from .reply import Reply
 from .session import Session
 
 if TYPE_CHECKING:
@@ -71,7 +73,7 @@ class Connection:
         self.gone = asyncio.Event()
         self.wakened = asyncio.Event()
         self.busy = False
-        self.tls: _InnerTls | None = None
+        self.tls: InnerTls | None = None
 
     # packets -----------------------------------------------------------------------------------
     async def _read_exactly(self, count: int) -> bytes:
@@ -88,7 +90,7 @@ class Connection:
             if status & 1:
                 return kind, bytes(payload)
 
-    async def _raw_message(self) -> tuple[int, bytes]:
+    async def raw_message(self) -> tuple[int, bytes]:
         payload = bytearray()
         while True:
             head = await self.reader.readexactly(8)
@@ -97,7 +99,8 @@ class Connection:
             if status & 1:
                 return kind, bytes(payload)
 
-    async def _send(self, data: bytes) -> None:
+    async def send(self, data: bytes) -> None:
+        """Write packets; Closed once the client is gone."""
         if self.gone.is_set():
             raise Closed
         try:
@@ -110,7 +113,7 @@ class Connection:
             raise Closed from error
 
     async def _reply(self, payload: bytes) -> None:
-        await self._send(tds.packets(tds.REPLY, payload, self.size))
+        await self.send(tds.packets(tds.REPLY, payload, self.size))
 
     # life --------------------------------------------------------------------------------------
     async def run(self) -> None:
@@ -167,7 +170,7 @@ class Connection:
 
     # login -------------------------------------------------------------------------------------
     async def _handshake(self) -> None:
-        kind, payload = await self._raw_message()
+        kind, payload = await self.raw_message()
         wanted = tds.ENCRYPT_NOT_SUPPORTED
         if kind == tds.PRELOGIN:
             offered = _TLS_MODES[self.endpoint.tls]
@@ -185,7 +188,7 @@ class Connection:
                 raise Closed
             if answer in {tds.ENCRYPT_OFF, tds.ENCRYPT_ON}:
                 assert self.endpoint.context is not None
-                self.tls = _InnerTls(self, self.endpoint.context)
+                self.tls = InnerTls(self, self.endpoint.context)
                 await self.tls.handshake()
             kind, payload = await self._message()
             if answer == tds.ENCRYPT_OFF:
@@ -224,7 +227,7 @@ class Connection:
                     ]
             if problems or session is None:
                 for each in problems:
-                    out += self._token(each)
+                    out += self.token(each)
                 out += tds.done(tds.DONE_ERROR, 0)
             else:
                 session.on_kill = self._killed
@@ -241,10 +244,10 @@ class Connection:
         out = bytearray()
         out += tds.environment(1, name, "master")
         context = f"Changed database context to '{name}'."
-        out += self._token(Message(5701, context, 10, 2))
+        out += self.token(Message(5701, context, 10, 2))
         out += tds.environment(7, tds.COLLATION, b"")
         out += tds.environment(2, "us_english", "")
-        out += self._token(Message(5703, "Changed language setting to us_english.", 10))
+        out += self.token(Message(5703, "Changed language setting to us_english.", 10))
         out += tds.login_ack(self.instance.version.numbers)
         out += tds.environment(4, str(login.packet_size), "4096")
         if login.has_features:
@@ -308,7 +311,7 @@ class Connection:
     async def _run(self, events: Events) -> None:
         """Drive a statement's events, sending what they make as packets fill or time passes."""
         self.attention.clear()
-        reply = _Reply(self)
+        reply = Reply(self)
         try:
             while True:
                 if self.gone.is_set():
@@ -354,7 +357,7 @@ class Connection:
             for wait in waits:
                 wait.cancel()
 
-    async def _acknowledge(self, reply: _Reply) -> None:
+    async def _acknowledge(self, reply: Reply) -> None:
         """End the reply begun, then DONE_ATTN as a message of its own (tedious wants it so)."""
         if reply.sent or reply.buffer:
             await reply.finish()
@@ -362,7 +365,8 @@ class Connection:
         self.busy = False
         await self._reply(tds.done(tds.DONE_ATTENTION, 0))
 
-    def _token(self, message: Message) -> bytes:
+    def token(self, message: Message) -> bytes:
+        """A message as this server says it."""
         return tds.message(
             message.number,
             message.text,
@@ -370,135 +374,3 @@ class Connection:
             state=message.state,
             server=self.instance.server_name,
         )
-
-
-class _Reply:
-    """Tokens of one reply. A DONE is held back until it is known whether another follows."""
-
-    def __init__(self, connection: Connection) -> None:
-        self.connection = connection
-        self.buffer = bytearray()
-        self.held: Done | None = None
-        self.inside = 0
-        self.sent = False
-        self.packet = 1
-
-    def add(self, event: Event) -> None:
-        if isinstance(event, Scope):
-            if not event.begins:
-                self._release(more=True)
-                self.inside -= 1
-                self.held = Done(224)
-                self.kind = "proc"
-            else:
-                self._release(more=True)
-                self.inside += 1
-            return
-        if isinstance(event, Info):
-            self._release(more=True)
-            self.buffer += self.connection._token(event.message)
-            if event.command is not None:
-                self.buffer += tds.done(tds.DONE_MORE, event.command)
-        elif isinstance(event, Errors):
-            self._release(more=True)
-            for message in event.messages:
-                self.buffer += self.connection._token(message)
-        elif isinstance(event, ResultSet):
-            self._release(more=True)
-            described = event.rowset.columns
-            self.buffer += tds.columns(described)
-            for row in event.rowset.rows:
-                self.buffer += tds.row(described, row)
-        elif isinstance(event, Environment):
-            self._release(more=True)
-            self.buffer += tds.environment(event.kind, event.new, event.old)
-        elif isinstance(event, Done):
-            self._release(more=True)
-            self.held = event
-            self.kind = "in_proc" if self.inside else "done"
-
-    kind = "done"
-
-    def _release(self, *, more: bool) -> None:
-        if self.held is None:
-            return
-        status = tds.DONE_MORE if more else 0
-        if self.held.failed:
-            status |= tds.DONE_ERROR
-        if self.held.rows is not None:
-            status |= tds.DONE_COUNT
-        self.buffer += tds.done(status, self.held.command, self.held.rows or 0, kind=self.kind)
-        self.held = None
-
-    async def flush(self) -> None:
-        """Send what is there as packets without the end of the message."""
-        if not self.buffer:
-            return
-        data = bytes(self.buffer)
-        self.buffer.clear()
-        size = self.connection.size
-        await self.connection._send(
-            tds.packets(tds.REPLY, data, size, last=False, first_id=self.packet)
-        )
-        self.packet += -(-len(data) // (size - 8))
-        self.sent = True
-
-    async def finish(self) -> None:
-        """Send the rest and the end of the message."""
-        if self.held is None and not self.buffer:
-            self.held = Done(193)
-        self._release(more=False)
-        data = bytes(self.buffer)
-        self.buffer.clear()
-        await self.connection._send(
-            tds.packets(tds.REPLY, data, self.connection.size, first_id=self.packet)
-        )
-
-
-class _InnerTls:
-    """TLS whose handshake travels in PRELOGIN packets and whose records then travel bare."""
-
-    def __init__(self, connection: Connection, context: ssl.SSLContext) -> None:
-        self.connection = connection
-        self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self.object = context.wrap_bio(self.incoming, self.outgoing, server_side=True)
-        self.plain = bytearray()
-
-    async def handshake(self) -> None:
-        connection = self.connection
-        while True:
-            try:
-                self.object.do_handshake()
-            except ssl.SSLWantReadError:
-                await self._wrapped()
-                _, payload = await connection._raw_message()
-                self.incoming.write(payload)
-                continue
-            await self._wrapped()
-            return
-
-    async def _wrapped(self) -> None:
-        data = self.outgoing.read()
-        if data:
-            self.connection.writer.write(tds.packets(tds.PRELOGIN, data, 4096))
-            await self.connection.writer.drain()
-
-    async def read_exactly(self, count: int) -> bytes:
-        while len(self.plain) < count:
-            try:
-                self.plain += self.object.read(65536)
-            except ssl.SSLWantReadError:
-                data = await self.connection.reader.read(65536)
-                if not data:
-                    raise asyncio.IncompleteReadError(bytes(self.plain), count) from None
-                self.incoming.write(data)
-            except ssl.SSLZeroReturnError:
-                raise asyncio.IncompleteReadError(bytes(self.plain), count) from None
-        found = bytes(self.plain[:count])
-        del self.plain[:count]
-        return found
-
-    async def write(self, data: bytes) -> None:
-        self.object.write(data)
-        self.connection.writer.write(self.outgoing.read())
-        await self.connection.writer.drain()

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import Any, Protocol
 
 from . import sqltypes as t
 from . import syntax as s
-from .errors import SqlError, not_modelled
+from .arithmetic import ORDER, arithmetic, arithmetic_type, common, like_pattern
+from .errors import SqlError
 from .sqltypes import COMPUTED, NULLABLE, Column, SqlType
 from .values import compare, convert, fold, to_text
 
@@ -242,19 +241,19 @@ class Compiler:
                 return True if two is True else None if one is None or two is None else False
 
             return Compiled(t.BIT, either)
-        if operator in _ORDER:
-            accepted = _ORDER[operator]
+        if operator in ORDER:
+            accepted = ORDER[operator]
 
             def compared(f: Frame) -> Any:
                 one, two = a(f), b(f)
                 return None if one is None or two is None else compare(one, two) in accepted
 
             return Compiled(t.BIT, compared)
-        kind = _arithmetic_type(operator, left.type, right.type)
+        kind = arithmetic_type(operator, left.type, right.type)
 
         def computed(f: Frame) -> Any:
             one, two = a(f), b(f)
-            return None if one is None or two is None else _arithmetic(operator, one, two, kind)
+            return None if one is None or two is None else arithmetic(operator, one, two, kind)
 
         return Compiled(kind, computed)
 
@@ -321,7 +320,7 @@ class Compiler:
             text, wanted = value(f), pattern(f)
             if text is None or wanted is None:
                 return None
-            rule = _like_pattern(wanted, escape(f) if escape else None)
+            rule = like_pattern(wanted, escape(f) if escape else None)
             return (rule.fullmatch(to_text(text)) is not None) != negated
 
         return Compiled(t.BIT, liked)
@@ -373,117 +372,6 @@ class Compiler:
         zone = self.compile(node.zone, scope).value
         shift = self.functions.in_zone
         return Compiled(t.DATETIMEOFFSET, lambda f: shift(value(f), zone(f)))
-
-
-_ORDER = {
-    "=": frozenset({0}), "<>": frozenset({-1, 1}), "<": frozenset({-1}), ">": frozenset({1}),
-    "<=": frozenset({-1, 0}), ">=": frozenset({0, 1}),
-}  # fmt: skip
-_PRECEDENCE = [
-    "sql_variant",
-    "datetimeoffset",
-    "datetime2",
-    "datetime",
-    "date",
-    "float",
-    "real",
-    "decimal",
-    "bigint",
-    "int",
-    "smallint",
-    "tinyint",
-    "bit",
-    "uniqueidentifier",
-    "nvarchar",
-    "nchar",
-    "varchar",
-    "char",
-    "varbinary",
-]
-
-
-def common(kinds: list[SqlType]) -> SqlType:
-    """The type of CASE, COALESCE and arithmetic: the highest in precedence, the longest text."""
-    best = min(kinds, key=lambda kind: _PRECEDENCE.index(kind.kind))
-    if best.is_text:
-        wide = best.kind in {"nvarchar", "nchar"}
-        sizes = [
-            kind.length * 2 if wide and kind.kind in {"varchar", "char"} else kind.length
-            for kind in kinds
-            if kind.is_text
-        ]
-        return SqlType(best.kind, -1 if min(sizes) < 0 else max(sizes))
-    return best
-
-
-def _arithmetic_type(operator: str, left: SqlType, right: SqlType) -> SqlType:
-    if operator == "+" and left.is_text and right.is_text:
-        wide = "n" in left.kind[0] or "n" in right.kind[0]
-        if min(left.length, right.length) < 0:
-            return t.NVARCHAR_MAX
-        size = sum(
-            each.length * 2 if wide and each.kind[0] != "n" else each.length
-            for each in (left, right)
-        )
-        return SqlType("nvarchar" if wide else "varchar", min(size, 8000))
-    kind = common([left, right])
-    if kind.kind == "decimal":
-        scale = max(left.scale, right.scale)
-        return t.decimal(38, max(scale, 6) if operator == "/" else scale)
-    return kind
-
-
-def _arithmetic(operator: str, one: Any, two: Any, kind: SqlType) -> Any:
-    if operator == "+" and isinstance(one, str) and isinstance(two, str):
-        return one + two
-    one, two = convert(one, kind), convert(two, kind)
-    if operator == "+":
-        return one + two
-    if operator == "-":
-        return one - two
-    if operator == "*":
-        return one * two
-    if operator in "/%":
-        if two == 0:
-            raise SqlError(8134, "Divide by zero error encountered.")
-        if operator == "/":
-            if isinstance(one, (int, Decimal)) and kind.is_integer:
-                quotient = abs(one) // abs(two)
-                return quotient if (one < 0) == (two < 0) else -quotient
-            return one / two
-        return one % two
-    if operator == "&":
-        return one & two
-    if operator == "|":
-        return one | two
-    if operator == "^":
-        return one ^ two
-    raise not_modelled(f"the operator {operator}")
-
-
-def _like_pattern(pattern: str, escape: str | None) -> re.Pattern[str]:
-    out, at = "", 0
-    while at < len(pattern):
-        letter = pattern[at]
-        at += 1
-        if escape and letter == escape and at < len(pattern):
-            out += re.escape(pattern[at])
-            at += 1
-        elif letter == "%":
-            out += ".*"
-        elif letter == "_":
-            out += "."
-        elif letter == "[" and "]" in pattern[at:]:
-            end = pattern.index("]", at + 1)
-            body = pattern[at:end]
-            negated = body.startswith("^")
-            inner = body[1:] if negated else body
-            inner = inner.replace("\\", r"\\").replace("[", r"\[")
-            out += f"[{'^' if negated else ''}{inner}]"
-            at = end + 1
-        else:
-            out += re.escape(letter)
-    return re.compile(out, re.IGNORECASE | re.DOTALL)
 
 
 def _blank(scope: Scope) -> Frame:

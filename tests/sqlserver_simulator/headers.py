@@ -220,7 +220,7 @@ def _file(file: Any, facts: BackupSet) -> tuple[Any, ...]:
         file.logical_name, file.physical_name, file.kind, file.filegroup, file.pages * 8192,
         largest, file.file_id, file.create_lsn, 0, file.guid, 0, 0, size, 4096,
         1 if file.kind == "D" else 0, None, file.base_lsn or 0,
-        file.base_guid or _NO_GUID, False, True, None, None,
+        file.base_guid or _NO_GUID, False, True, file.tde_thumbprint, None,
     )  # fmt: skip
 
 
@@ -258,12 +258,13 @@ def _verify(session: Session, opened: OpenMedia, options: dict[str, Any]) -> Eve
 
 
 def require_certificate(instance: Instance, facts: BackupSet) -> None:
-    """33111 unless the server holds the certificate of an encrypted backup."""
-    thumbprint = facts.encryptor_thumbprint
-    if thumbprint is not None and thumbprint not in instance.certificates.values():
-        raise SqlError(
-            33111,
-            f"Cannot find server certificate with thumbprint '0x{thumbprint.hex().upper()}'.",
-            16,
-            3,
-        )
+    """33111 unless the server holds the certificates of an encrypted backup and of TDE."""
+    wanted = {facts.encryptor_thumbprint, *(file.tde_thumbprint for file in facts.files)}
+    for thumbprint in wanted - {None}:
+        if thumbprint is not None and thumbprint not in instance.certificates.values():
+            raise SqlError(
+                33111,
+                f"Cannot find server certificate with thumbprint '0x{thumbprint.hex().upper()}'.",
+                16,
+                3,
+            )

@@ -37,6 +37,7 @@ class SetFile:
     max_pages: int = -1
     base_lsn: int | None = None
     base_guid: UUID | None = None
+    tde_thumbprint: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +203,7 @@ def read_family(data: bytes) -> ReadFamily:
             break  # cut short: the set in hand stays unfinished
         tag, length, checksum = _HEAD.unpack_from(data, at)
         at += _HEAD.size
-        if family is None and tag != b"TAPE":
+        if (family is None) == (tag != b"TAPE") or (not sets and tag in {b"DATA", b"ESET"}):
             raise Unreadable("header")
         content = data[at : at + length]
         if tag == b"DATA":

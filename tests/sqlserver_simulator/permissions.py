@@ -49,7 +49,7 @@ def database_roles(session: Session, database: Database) -> set[str]:
     """Roles in a database; sysadmin and the owner are dbo."""
     if is_sysadmin(session) or is_owner(session, database):
         return {"db_owner"}
-    user = database.users.get(session.login.name.lower())
+    user = database.user_of(session.login)
     return set(user.roles) if user else set()
 
 
@@ -57,7 +57,7 @@ def can_open(session: Session, database: Database) -> bool:
     """Whether the login has a user there (guest has in master, tempdb and msdb)."""
     if is_sysadmin(session) or is_owner(session, database):
         return True
-    if session.login.name.lower() in database.users:
+    if database.user_of(session.login) is not None:
         return True
     return database.name in {"master", "tempdb", "msdb"}
 
@@ -78,7 +78,7 @@ def require_backup(session: Session, database: Database, kind: str) -> None:
     require_open(session, database)
     if database_roles(session, database) & {"db_owner", "db_backupoperator"}:
         return
-    user = database.users.get(session.login.name.lower())
+    user = database.user_of(session.login)
     if user and f"BACKUP {kind}" in user.permissions:
         return
     raise SqlError(262, f"BACKUP {kind} permission denied in database '{database.name}'.", 14)
@@ -116,7 +116,7 @@ def require_msdb(session: Session, table: str) -> None:
     if is_sysadmin(session):
         return
     msdb = session.instance.databases["msdb"]
-    user = msdb.users.get(session.login.name.lower())
+    user = msdb.user_of(session.login)
     granted = user is not None and (
         user.roles & {"db_owner", "db_datareader"}
         or "SELECT" in user.permissions

@@ -11,7 +11,7 @@ from .media import BackupSet
 
 if TYPE_CHECKING:
     from .instance import Instance
-    from .restoring import Stop
+    from .recovery import Stop
     from .session import Session
 
 
@@ -104,9 +104,13 @@ def planned_files(
     database: Database | None,
     facts: BackupSet,
     statement: s.Restore,
-    options: dict[str, Any],
+    already: list[DatabaseFile] | None = None,
 ) -> list[DatabaseFile]:
-    """Where each file goes: MOVE, else where it was. Errors 3234, 3176, 1834 with 3156, 3119."""
+    """Where each file goes: MOVE, else where it was. Errors 3234, 3176, 1834 with 3156, 3119.
+
+    ``already`` are the files of a database that is being rolled forward: they stay where they are,
+    and only those that the log or differential adds are planned ([D] RESTORE: MOVE is needed with
+    RESTORE LOG for files that were added within that log)."""
     instance = session.instance
     moves: dict[str, str] = {}
     known = {file.logical_name.lower() for file in facts.files}
@@ -124,7 +128,9 @@ def planned_files(
     found = []
     problems: list[Message] = []
     claimed: dict[str, tuple[str, int]] = {}
-    for file in facts.files:
+    present = {file.file_id for file in already or ()}
+    added = [file for file in facts.files if file.file_id not in present]
+    for file in added:
         path = moves.get(file.logical_name.lower(), file.physical_name)
         owner = instance.file_owner(path, but=database)
         if path.lower() in claimed:
@@ -174,7 +180,7 @@ def planned_files(
             ),
         )
         raise error
-    needed = sum(file.pages for file in facts.files) * 8192
+    needed = sum(file.pages for file in added) * 8192
     free = instance.faults.free_data_bytes
     if free is not None and free < needed:
         raise SqlError(
@@ -183,7 +189,7 @@ def planned_files(
             f"create the database. The database requires {needed - free} additional free bytes, "
             f"while only {free} bytes are available.",
         )
-    return found
+    return [*(already or ()), *found]
 
 
 def _use_move(logical: str, path: str) -> Message:

@@ -7,10 +7,8 @@ from SQL Server 2022 is marked in the conformance cases of these tests.
 
 from __future__ import annotations
 
-import uuid
-from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from . import permissions
 from . import syntax as s
@@ -18,12 +16,13 @@ from .backup import success, terminating
 from .backupoptions import resolved
 from .clock import last_tick, on_datetime_grid
 from .database import Database, DatabaseFile, DifferentialBase, Redo
-from .errors import Dropped, Message, SqlError, not_modelled
+from .errors import Dropped, Message, SqlError
 from .events import Events, Info
 from .headers import require_certificate
 from .media import BackupSet
 from .mediareading import OpenMedia, open_media
 from .progress import Stepper
+from .recovery import Stop, lsn_of_mark, recover
 from .restorechecks import (
     check_differential,
     check_existing,
@@ -31,23 +30,14 @@ from .restorechecks import (
     check_options,
     planned_files,
 )
-from .store import LogHead, LogRecord, Tables
+from .restorewithoutmedia import recover_only, revert
+from .store import LogRecord, Tables
 from .values import to_datetime
 
 if TYPE_CHECKING:
     from .session import Session
 
 COMMAND = {"DATABASE": 229, "LOG": 236}
-
-
-@dataclass(frozen=True, slots=True)
-class Stop:
-    """Where to stop: a time, or a mark (name or LSN), before or at it."""
-
-    time: datetime | None = None
-    mark: str | None = None
-    lsn: int | None = None
-    before: bool = False
 
 
 def run(session: Session, statement: s.Restore) -> Events:
@@ -83,7 +73,7 @@ class _Restore:
                 mark = pair[0]
                 text = str(self.session.evaluate(mark) if isinstance(mark, s.Expression) else mark)
                 if text.lower().startswith("lsn:"):
-                    return Stop(lsn=_lsn(text[4:]), before=name == "STOPBEFOREMARK")
+                    return Stop(lsn=lsn_of_mark(text[4:]), before=name == "STOPBEFOREMARK")
                 return Stop(mark=text, before=name == "STOPBEFOREMARK")
         return None
 
@@ -100,10 +90,10 @@ class _Restore:
         permissions.require_restore(self.session, database, self.name)
         check_options(self.options)
         if "DATABASE_SNAPSHOT" in self.options:
-            yield from self._revert(database)
+            yield from revert(self.session, self.name, str(self.options["DATABASE_SNAPSHOT"]))
             return
         if not self.statement.devices:
-            yield from self._recover_only(database)
+            yield from recover_only(self.session, self.name, recovers=self.recovers)
             return
         places = [self.session.place(device) for device in self.statement.devices]
         opened = open_media(self.instance, places, self.options)
@@ -151,9 +141,7 @@ class _Restore:
                 "restored. Choose a different stop point or use RESTORE DATABASE WITH RECOVERY to "
                 "recover at the current point.",
             )
-        files = planned_files(
-            self.session, self.name, database, facts, self.statement, self.options
-        )
+        files = planned_files(self.session, self.name, database, facts, self.statement)
         started = self.instance.clock.utc()
         target = database or Database(
             self.name, self.instance.new_database_id(), self.instance.clock, []
@@ -163,6 +151,7 @@ class _Restore:
         yield from self._steps(target, facts)
         contents = opened.contents(position)
         target.tables = contents[0]["tables"].copy()
+        target.users = contents[0]["users"]
         self._redo(target, contents[1]["records"], facts.checkpoint_lsn)
         assert target.redo is not None
         target.redo.lsn = facts.last_lsn
@@ -187,6 +176,7 @@ class _Restore:
         target.is_read_only = facts.is_readonly
         target.user_access = "MULTI_USER"
         target.is_damaged = facts.is_damaged
+        target.tde_thumbprint = facts.files[0].tde_thumbprint
         target.fork = target.log_fork = facts.last_recovery_fork_guid
         target.fork_point = None
         target.tables = Tables()
@@ -194,7 +184,7 @@ class _Restore:
         target.transactions = {}
         target.last_log_backup_lsn = None
         target.chain_begins = False
-        target.has_bulk_changes = False
+        target.bulk_commits = []
         target.database_backup_lsn = facts.checkpoint_lsn
         own = DifferentialBase(facts.checkpoint_lsn, facts.backup_set_uuid, facts.backup_start_date)
         data = [file for file in facts.files if file.kind == "D"]
@@ -228,10 +218,13 @@ class _Restore:
                 "restored. Choose a different stop point or use RESTORE DATABASE WITH RECOVERY to "
                 "recover at the current point.",
             )
+        files = self._plan(target, facts)
         started = self.instance.clock.utc()
         yield from self._steps(target, facts)
         contents = opened.contents(position)
+        target.files = files
         target.tables.overlay(contents[0]["tables"])
+        target.users = contents[0]["users"]
         self._redo(target, contents[1]["records"], facts.checkpoint_lsn)
         redo.lsn = facts.last_lsn
         redo.time = _end_of(facts)
@@ -249,18 +242,7 @@ class _Restore:
         )
         redo = target.redo
         assert redo is not None
-        if self.statement.moves:
-            known = {file.logical_name.lower() for file in facts.files}
-            for logical, _ in self.statement.moves:
-                name = str(self.session.evaluate(logical))
-                if name.lower() not in known:
-                    raise SqlError(
-                        3234,
-                        f"Logical file '{name}' is not part of database '{self.name}'. Use RESTORE "
-                        "FILELISTONLY to list the logical file names.",
-                        16,
-                        2,
-                    )
+        files = self._plan(target, facts)
         started = self.instance.clock.utc()
         yield from self._steps(target, facts)
         records = opened.contents(position)[0]["records"]
@@ -278,6 +260,7 @@ class _Restore:
         if facts.fork_point_lsn is None or end > facts.fork_point_lsn:
             redo.fork = facts.last_recovery_fork_guid
         redo.lsn = max(redo.lsn, end)
+        target.files = [file for file in files if file.create_lsn < end]
         redo.stopped = halt is not None
         falls_short = self.stop is not None and halt is None
         yield from self._finish(target, facts, position, started, falls_short=falls_short)
@@ -305,6 +288,10 @@ class _Restore:
                     return record.lsn
                 return records[index + 1].lsn if index + 1 < len(records) else record.lsn + 1
         return None
+
+    def _plan(self, target: Database, facts: BackupSet) -> list[DatabaseFile]:
+        """The files of a database that is rolled forward, with those that this set adds."""
+        return planned_files(self.session, self.name, target, facts, self.statement, target.files)
 
     # steps common to all -----------------------------------------------------------------------
     def _steps(self, target: Database, facts: BackupSet) -> Events:
@@ -415,118 +402,10 @@ class _Restore:
             files=[(file.file_id, file.physical_name) for file in target.files],
         )
 
-    # without media -----------------------------------------------------------------------------
-    def _recover_only(self, database: Database | None) -> Events:
-        if database is None:
-            self.instance.database(self.name)
-            return
-        if database.state != "RESTORING" and database.standby_file is None:
-            raise SqlError(3153, "The database is already fully recovered.")
-        if not self.recovers:
-            raise SqlError(3207, "Backup or restore requires at least one backup device. Rerun "
-                           "your statement specifying a backup device.")  # fmt: skip
-        redo = database.redo
-        if redo is None:
-            raise SqlError(
-                4333, "The database cannot be recovered because the log was not restored."
-            )
-        if database.standby_file is not None and self.instance.users_of(database):
-            raise SqlError(
-                3101, "Exclusive access could not be obtained because the database is in use."
-            )
-        started = self.instance.clock.utc()
-        recover(self.instance, database)
-        yield Info(success("RESTORE DATABASE", 0, started, self.instance.clock.utc()))
-
-    def _revert(self, database: Database | None) -> Events:
-        """FROM DATABASE_SNAPSHOT: the log is rebuilt, so the log chain ends ([D] "Revert a
-        Database to a Database Snapshot")."""
-        snapshot = self.instance.find(str(self.options["DATABASE_SNAPSHOT"]))
-        if database is None or snapshot is None or (
-            snapshot.source_database_id != database.database_id
-        ):  # fmt: skip
-            raise not_modelled("reverting to a snapshot of another database")
-        if self.instance.users_of(database):
-            raise SqlError(
-                3101, "Exclusive access could not be obtained because the database is in use."
-            )
-        database.tables = snapshot.tables.copy()
-        database.log = []
-        database.log_from = database.head.lsn
-        database.last_log_backup_lsn = None
-        database.chain_begins = False
-        database.differential_base = None
-        self.instance.history.record_restore(
-            date=on_datetime_grid(self.instance.clock.local()), database=self.name,
-            user=self.session.login.name, set_number=0, kind="R",
-        )  # fmt: skip
-        yield Info(Message(3211, "100 percent processed.", 10), 229)
-
-
-def recover(instance: Any, database: Database) -> None:
-    """Undo what never committed and open the database on a new recovery fork ([D] "Recovery
-    Paths": each recovery after a roll forward begins a new branch)."""
-    redo = database.redo
-    assert redo is not None
-    database.tables.undo_open()
-    database.standby_file = None
-    database.state = "ONLINE"
-    start = redo.lsn
-    file, rest = divmod(start, 10**15)
-    block, slot = divmod(rest, 10**5)
-    database.head = LogHead(file, block, slot)
-    database.log = []
-    database.log_from = start
-    database.commits = [each for each in database.commits if each.lsn < start]
-    old = redo.fork
-    forks = instance.unknowns.plain_recovery_forks or not redo.full_only
-    if redo.after_tail:
-        forks = instance.unknowns.recovery_after_tail_forks
-    if forks:
-        database.fork = uuid.uuid4()
-        database.fork_point = start
-    else:
-        database.fork = old
-    database.log_fork = old
-    if database.recovery_model != "SIMPLE" and redo.chain:
-        database.last_log_backup_lsn = start
-        database.chain_begins = False
-    else:
-        database.log_fork = database.fork
-        database.fork_point = None
-    database.redo = None
-    database.write("other")
-    database.head.flush()
-
-
-def redo_of_tail(
-    database: Database, last_lsn: int, last_commit: datetime | None, standby: str | None
-) -> None:
-    """BACKUP LOG WITH NORECOVERY or STANDBY: restoring, rolled forward to the end of that log."""
-    database.state = "RESTORING"
-    database.standby_file = standby
-    database.redo = Redo(
-        last_lsn, database.fork, last_commit, full_only=False,
-        base=database.differential_base, base_model=database.recovery_model, after_tail=True,
-    )  # fmt: skip
-
 
 def _end_of(facts: BackupSet) -> datetime:
     """The instant up to which a data backup has rolled its database forward."""
     return last_tick(facts.finished_at or facts.backup_finish_date)
-
-
-def _lsn(text: str) -> int:
-    """A mark's LSN: 25 digits, or hexadecimal ``0x...:...:...``."""
-    try:
-        if ":" in text:
-            file, block, slot = (int(part, 16) for part in text.removeprefix("0x").split(":"))
-            return file * 10**15 + block * 10**5 + slot
-        return int(text)
-    except ValueError:
-        raise SqlError(
-            3191, "Restore cannot continue because the STOPATMARK or STOPBEFOREMARK LSN is invalid."
-        ) from None
 
 
 def _dotted(facts: BackupSet) -> str:

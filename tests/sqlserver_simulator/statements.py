@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from . import administration as admin
+from . import principals, procedures
 from . import syntax as s
 from .database import Database
 from .errors import Message, SqlError, not_modelled
@@ -353,6 +354,7 @@ _HANDLERS: dict[type, Any] = {
     s.Insert: _insert, s.Update: _update, s.Delete: _delete,
     s.CreateDatabase: admin.create_database, s.AlterDatabase: admin.alter_database,
     s.DropDatabase: admin.drop_database, s.Kill: admin.kill, s.Dbcc: admin.dbcc,
-    s.Credential: admin.credential, s.Principal: admin.principal, s.Permission: admin.permission,
-    s.AlterAuthorization: admin.alter_authorization, s.Execute: admin.procedure,
+    s.Credential: principals.credential, s.Principal: principals.principal,
+    s.Permission: principals.permission,
+    s.AlterAuthorization: principals.alter_authorization, s.Execute: procedures.procedure,
 }  # fmt: skip

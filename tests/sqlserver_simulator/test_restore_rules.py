@@ -346,3 +346,54 @@ def test_another_family_is_only_overwritten_with_replace(
     rules.refused(f"RESTORE DATABASE other FROM DISK = '{full}'", 3154, 3013)
     rules.restore(full, "other", "REPLACE")
     assert simulator.rows("other") == ["a"]
+
+
+def test_a_file_added_within_a_log_has_to_be_moved_too(rules: Rules, simulator: Simulator) -> None:
+    full = rules.full()
+    simulator.execute(
+        "ALTER DATABASE shop ADD FILE (NAME = more, FILENAME = '/var/opt/mssql/data/more.ndf', "
+        "SIZE = 8 MB)"
+    )
+    simulator.insert("shop", "b")
+    log = rules.log()
+    rules.restore(full)
+    rules.refused(restore(log, "LOG"), 1834, 3156, 3119, 3013)
+    rules.apply(log, options="NORECOVERY, MOVE 'more' TO '/var/opt/mssql/data/copied.ndf'")
+    assert rules.recover() == ["a", "b"]
+    files = simulator.execute("SELECT name FROM copy.sys.database_files ORDER BY file_id")
+    assert files == [("shop",), ("shop_log",), ("more",)]
+    listed = simulator.execute(f"RESTORE FILELISTONLY FROM DISK = '{log}'")
+    assert [row[0] for row in listed] == ["shop", "shop_log", "more"]
+
+
+def test_users_travel_with_their_database_and_belong_to_a_login_by_its_identity(
+    rules: Rules, media: Path
+) -> None:
+    here = rules.simulator
+    here.execute(
+        "CREATE LOGIN taker WITH PASSWORD = 'x'; USE shop; CREATE USER taker FOR LOGIN taker"
+    )
+    path = rules.full()
+    there = Simulator({"/backup": media})
+    there.execute("CREATE LOGIN taker WITH PASSWORD = 'x'")
+    there.execute(f"RESTORE DATABASE shop FROM DISK = '{path}'")
+    orphans = (
+        "SELECT dp.name FROM shop.sys.database_principals AS dp LEFT JOIN sys.server_principals "
+        "AS sp ON sp.sid = dp.sid WHERE dp.type = 'S' AND sp.sid IS NULL"
+    )
+    assert here.execute(orphans) == []
+    assert there.execute(orphans) == [("taker",)]
+    there.execute("USE shop; ALTER USER taker WITH LOGIN = taker")
+    assert there.execute(orphans) == []
+
+
+def test_a_database_under_tde_needs_its_certificate_elsewhere(rules: Rules, media: Path) -> None:
+    here = rules.simulator
+    here.instance.certificates["tde"] = bytes(20)
+    here.database("shop").tde_thumbprint = bytes(20)
+    path = rules.full()
+    there = Simulator({"/backup": media})
+    Rules(there).refused(f"RESTORE DATABASE shop FROM DISK = '{path}'", 33111, 3013)
+    there.instance.certificates["any name"] = bytes(20)
+    there.execute(f"RESTORE DATABASE shop FROM DISK = '{path}'")
+    assert there.execute("SELECT is_encrypted FROM sys.databases WHERE name = 'shop'") == [(True,)]

@@ -29,6 +29,13 @@ def client(simulator: Simulator) -> WireClient:
     return WireClient(simulator.host, simulator.port, "sa", simulator.sa_password)
 
 
+def wait_for_no_session(simulator: Simulator) -> None:
+    deadline = time.monotonic() + 10
+    while simulator.sessions() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert simulator.sessions() == []
+
+
 def failing(action: Callable[[], Any]) -> tuple[threading.Thread, list[Exception]]:
     """Run in a thread; what it raised."""
     found: list[Exception] = []
@@ -107,7 +114,7 @@ def test_kill_closes_an_idle_connection(simulator: Simulator, connect: Connect) 
     simulator.kill(cursor.fetchall()[0][0])
     with pytest.raises(pymssql.Error):
         cursor.execute("SELECT 1")
-    assert simulator.sessions() == []
+    wait_for_no_session(simulator)
 
 
 def test_a_killed_restore_leaves_the_database_restoring(
@@ -142,10 +149,7 @@ def test_a_vanished_client_ends_its_backup(simulator: Simulator, media: Path) ->
     assert hold.reached.wait(10)
     assert simulator.database("shop").data_backup_by is not None
     wire.close()
-    deadline = time.monotonic() + 10
-    while simulator.sessions() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert simulator.sessions() == []
+    wait_for_no_session(simulator)
     assert simulator.database("shop").data_backup_by is None
     assert not (media / "f.bak").exists()
 
@@ -218,9 +222,7 @@ def test_an_open_transaction_ends_with_its_connection(simulator: Simulator) -> N
     wire.batch("BEGIN TRAN; INSERT shop.dbo.t VALUES (N'lost')")
     assert wire.batch("SELECT COUNT(*) AS n FROM shop.dbo.t").rows == [[2]]
     wire.close()
-    deadline = time.monotonic() + 10
-    while simulator.sessions() and time.monotonic() < deadline:
-        time.sleep(0.01)
+    wait_for_no_session(simulator)
     assert simulator.rows("shop") == ["a"]
     assert simulator.database("shop").tables.oldest_open() is None
 

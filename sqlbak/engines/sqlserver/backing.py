@@ -7,7 +7,7 @@ written, compared with what it has to continue. A set that does not is never a r
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -24,7 +24,7 @@ from sqlbak.engines.sqlserver.delivery import (
     stream_names,
     stripe_count,
 )
-from sqlbak.engines.sqlserver.foreign import msdb_row, restore_marker, restore_named
+from sqlbak.engines.sqlserver.foreign import msdb_row, restore_marker, restore_named, restored_at
 from sqlbak.engines.sqlserver.headers import BackupHeader
 from sqlbak.engines.sqlserver.rows import document_of
 from sqlbak.engines.sqlserver.server import Clock, Server, read_clock, read_server
@@ -154,14 +154,21 @@ class Backing:
         """Delete what crashed runs left of those kinds. BackupFailed while one of them still runs
         on the server."""
         leftovers = self.source.folder.leftovers(self.key, kinds)
-        if leftovers and is_backup_running(self.session, self.database, stop=self.stop):
+        self.require_quiet(leftovers)
+        for files in leftovers:
+            files.remove()
+            self.notes.append(f"removed what an earlier run left: {files.local[0].name}")
+
+    def require_quiet(self, leftovers: Sequence[BackupFiles]) -> None:
+        """BackupFailed while a backup of an earlier run that left files is still running."""
+        of_log = any(files.type is PointType.LOG for files in leftovers)
+        if leftovers and is_backup_running(
+            self.session, self.database, of_log=of_log, stop=self.stop
+        ):
             raise BackupFailed(
                 f"{self.source.where}: an earlier backup still runs on the server",
                 hint="it is waited for: the next run looks again",
             )
-        for files in leftovers:
-            files.remove()
-            self.notes.append(f"removed what an earlier run left: {files.local[0].name}")
 
     def write(
         self,
@@ -327,6 +334,7 @@ class Backing:
             "restore_history_id": restore_marker(
                 self.session, self.source.database, stop=self.stop
             ),
+            "restored_at": restored_at(self.session, self.source.database, stop=self.stop),
         }
 
     def require_same_history(self, facts: Mapping[str, Any] | None, what: str) -> None:
@@ -334,6 +342,8 @@ class Backing:
         facts, and goes on under the same recovery fork: positions mean another history now."""
         if facts is None or "restore_history_id" not in facts:
             return
+        if facts.get("server", {}).get("name") != self.server.name:
+            return  # msdb is another replica's
         marker = restore_marker(self.session, self.source.database, stop=self.stop)
         if marker is not None and marker != facts["restore_history_id"]:
             raise LogRewritten(

@@ -13,7 +13,7 @@ from sqlbak.engines.sqlserver.rows import Row, cell, instant, number, text
 from sqlbak.engines.sqlserver.statements import literal
 from sqlbak.stopping import StopSignal
 
-__all__ = ["full_named", "logs_since", "msdb_row", "restore_marker", "restore_named"]
+__all__ = ["full_named", "logs_since", "msdb_row", "restore_marker", "restore_named", "restored_at"]
 
 _SETS: Final = (
     "SELECT TOP (3) s.name, s.user_name, s.backup_start_date, s.type, s.is_snapshot,"
@@ -104,6 +104,14 @@ def restore_marker(session: Session, database: str, *, stop: StopSignal) -> int 
     or not known."""
     row = _last_restore(session, database, stop)
     return None if row is None else number(row, "restore_history_id")
+
+
+def restored_at(session: Session, database: str, *, stop: StopSignal) -> str | None:
+    """When the whole database was restored or reverted last, on the server's wall clock; None:
+    never, or not known."""
+    row = _last_restore(session, database, stop)
+    when = None if row is None else instant(row, "restore_date")
+    return None if when is None else when.isoformat()
 
 
 def restore_named(session: Session, database: str, *, stop: StopSignal) -> str:

@@ -15,8 +15,7 @@ from sqlbak.engines.sqlserver.backing import Backing, Source, WrittenSet
 from sqlbak.engines.sqlserver.foreign import logs_since, restore_named
 from sqlbak.engines.sqlserver.headers import BackupHeader
 from sqlbak.engines.sqlserver.rows import number
-from sqlbak.engines.sqlserver.taking import is_backup_running
-from sqlbak.errors import BackupFailed, BackupPaused, LogChainBroken, LogRewritten
+from sqlbak.errors import BackupPaused, LogChainBroken, LogRewritten
 from sqlbak.model import LogPosition, PointType
 from sqlbak.progress import NO_PROGRESS, Progress
 from sqlbak.stopping import StopSignal
@@ -57,6 +56,13 @@ def take_log(
                 backing.ship(written, sink)
                 more = LogPosition(header.fork, header.last_lsn)
                 return replace(backing.result(written), continues_on=more)
+            else:
+                # The chain went on without it: of another fork, or behind a gap that was bridged.
+                written.files.remove()
+                backing.notes.append(
+                    "a log backup that an earlier run left joins nothing any more and was removed: "
+                    f"{written.files.local[0].name}, log {header.first_lsn} to {header.last_lsn}"
+                )
         _require_continuation(backing, since, follows_log)
         written = backing.write(PointType.LOG, leaves_restoring=leaves_restoring)
         header = written.taken.header
@@ -118,11 +124,7 @@ def _forked(backing: Backing) -> str:
 def _left(backing: Backing) -> list[WrittenSet]:
     """Whole log backups that earlier runs left; parts of broken ones are removed."""
     leftovers = backing.source.folder.leftovers(backing.key, (PointType.LOG,))
-    if leftovers and is_backup_running(backing.session, backing.database, stop=backing.stop):
-        raise BackupFailed(
-            f"{backing.source.where}: an earlier backup still runs on the server",
-            hint="it is waited for: the next run looks again",
-        )
+    backing.require_quiet(leftovers)
     found: list[WrittenSet] = []
     for files in leftovers:
         written = backing.written_before(files)

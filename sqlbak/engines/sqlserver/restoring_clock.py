@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
+from itertools import pairwise
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from sqlbak.engines.sqlserver.restoring_zones import WINDOWS_ZONES
@@ -154,11 +155,21 @@ def _change_around(
         if len(changes) > 1:
             raise _unclear(instant, where)
         return changes[0] if changes else None
-    near = [witness.offset for witness in earlier if witness.at > instant - _NEAR]
-    offsets = {witness.offset for witness in witnesses} | set(near)
-    if len(offsets) > 1 or end - start > _LONGEST_UNWATCHED:
+    if len({witness.offset for witness in witnesses}) > 1 or end - start > _LONGEST_UNWATCHED:
+        raise _unclear(instant, where)
+    if instant < _repeated_until(witnesses[0], earlier):
         raise _unclear(instant, where)
     return None
+
+
+def _repeated_until(now: ClockWitness, earlier: Sequence[ClockWitness]) -> datetime:
+    """When, at the latest, the wall clock ended to show times that it had shown before."""
+    until = datetime.min.replace(tzinfo=UTC)
+    ordered = sorted((*(each for each in earlier if each.at < now.at), now), key=lambda w: w.at)
+    for before, after in pairwise(ordered):
+        if after.offset < before.offset:
+            until = max(until, after.at + (before.offset - after.offset))
+    return until
 
 
 def _agreeing_zone(witnesses: Sequence[ClockWitness]) -> tzinfo | None:

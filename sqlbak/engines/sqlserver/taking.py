@@ -75,7 +75,7 @@ def execute_backup(
         raise failed.explained() from None
     except ConnectionLost:
         session.close()
-        return _settled(address, database, stop)
+        return _settled(address, database, statement.is_log, stop)
     return session
 
 
@@ -84,8 +84,8 @@ def _phase(statement: BackupStatement) -> str:
     return f"backing up the {kind} of {statement.database}"
 
 
-def _settled(address: ServerAddress, database: Database, stop: StopSignal) -> Session:
-    """A new session, once no backup of the database runs any more."""
+def _settled(address: ServerAddress, database: Database, of_log: bool, stop: StopSignal) -> Session:
+    """A new session, once no such backup of the database runs any more."""
     deadline = time.monotonic() + _SETTLE_SECONDS
     while True:
         try:
@@ -96,7 +96,7 @@ def _settled(address: ServerAddress, database: Database, stop: StopSignal) -> Se
                 raise
             continue
         try:
-            while is_backup_running(session, database, stop=stop):
+            while is_backup_running(session, database, of_log=of_log, stop=stop):
                 if time.monotonic() > deadline:
                     raise BackupFailed(
                         f"{address.where}: the connection was lost, and the server still backs up "
@@ -116,12 +116,15 @@ def _settled(address: ServerAddress, database: Database, stop: StopSignal) -> Se
         return session
 
 
-def is_backup_running(session: Session, database: Database, *, stop: StopSignal) -> bool:
-    """Whether some session backs the database up now. False also where the login may not see the
-    sessions of others (VIEW SERVER STATE)."""
+def is_backup_running(
+    session: Session, database: Database, *, of_log: bool, stop: StopSignal
+) -> bool:
+    """Whether some session backs up the database's log, or its data, now: the server does both at
+    once. False also where the login may not see the sessions of others (VIEW SERVER STATE)."""
+    command = "BACKUP LOG" if of_log else "BACKUP DATABASE"
     try:
         rows = session.rows(
-            "SELECT session_id FROM sys.dm_exec_requests WHERE command LIKE 'BACKUP%'"
+            f"SELECT session_id FROM sys.dm_exec_requests WHERE command = {literal(command)}"
             f" AND database_id = DB_ID({literal(database.name)})",
             doing="looking for running backups",
             stop=stop,

@@ -68,6 +68,21 @@ def test_log_that_another_took_is_named_and_bridged_by_a_differential(site: Site
         site.restored("Stolen", gap.isoformat())
 
 
+def test_stolen_log_that_a_differential_bridged_already_is_told_too(site: Site) -> None:
+    protected(site, "Bridged")
+    site.simulator.insert("Bridged", "three")
+    site.simulator.execute("BACKUP LOG Bridged TO DISK = 'NUL' WITH NAME = 'shipping'")
+    site.point("Bridged", DIFFERENTIAL)
+    site.simulator.insert("Bridged", "four")
+    outcome = site.backup("Bridged", LOG)
+    assert [point.type for point in outcome.points] == [LOG]
+    assert "shipping" in outcome.notes[0]
+    assert "is missing" in outcome.notes[0]
+    site.simulator.insert("Bridged", "five")
+    assert site.backup("Bridged", LOG).notes == ()
+    assert site.restored("Bridged") == ["one", "two", "three", "four", "five"]
+
+
 def test_stolen_log_and_a_foreign_full_together_need_a_full(site: Site) -> None:
     protected(site, "Twice")
     site.simulator.execute("BACKUP DATABASE Twice TO DISK = 'NUL'")

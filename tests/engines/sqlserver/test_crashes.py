@@ -235,3 +235,52 @@ def test_files_of_others_are_never_touched(site: Site) -> None:
     assert site.files() == sorted(others)
     for name in others:
         Path(site.folder / name).unlink()
+
+
+def test_logs_go_on_while_a_full_runs(site: Site) -> None:
+    prepared(site, "Busy", LOG)
+    fault = site.simulator.faults.add(
+        "pause", at_percent=50, command="BACKUP DATABASE", database="Busy", seconds=60
+    )
+    stop = StopSignal()
+    failures: list[BaseException] = []
+
+    def full() -> None:
+        try:
+            site.backup("Busy", FULL, stop=stop)
+        except Interrupted as error:
+            failures.append(error)
+
+    running = threading.Thread(target=full)
+    running.start()
+    assert fault.reached.wait(30)
+    site.point("Busy", LOG)
+    # A log that a crashed run left is shipped meanwhile, too.
+    site.simulator.insert("Busy", "in the file only")
+    killed_after_the_server_ended(site, "Busy", LOG)
+    assert [point.type for point in site.backup("Busy", LOG).points] == [LOG, LOG]
+    stop.request()
+    running.join(60)
+    assert len(failures) == 1
+    site.point("Busy", FULL)
+    assert site.restored("Busy") == ["one", "two", "in the file only"]
+    assert site.files() == []
+
+
+def test_a_backup_of_a_dead_run_that_still_writes_is_left_alone(site: Site) -> None:
+    prepared(site, "Zombie", LOG)
+    fault = site.simulator.faults.add(
+        "pause", at_percent=50, command="BACKUP DATABASE", database="Zombie", seconds=60
+    )
+    process = started(site, "Zombie", FULL, fault.reached)
+    process.send_signal(signal.SIGSTOP)
+    (writing,) = site.files()
+    # Its lease is gone as far as anybody knows, and its statement still runs.
+    for lease in (site.vault / "leases").iterdir():
+        lease.unlink()
+    with pytest.raises(BackupFailed, match="still runs"):
+        site.backup("Zombie", FULL)
+    assert site.files() == [writing]
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    all_is_well(site, "Zombie", kinds=(FULL,))

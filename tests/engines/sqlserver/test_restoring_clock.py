@@ -138,6 +138,15 @@ def test_without_a_zone_an_hour_that_repeats_is_seen_by_earlier_recovery_points(
             log_ends_by=BACK + HOUR,
             where="Sales",
         )
+    later = stop_at_of(
+        BACK + timedelta(minutes=100),
+        before=witness(BACK + timedelta(minutes=90), None),
+        after=witness(BACK + 2 * HOUR, None),
+        earlier=[witness(BACK + timedelta(minutes=m), None) for m in (-15, 5, 45)],
+        log_ends_by=BACK + 2 * HOUR,
+        where="Sales",
+    )
+    assert later.literal == "2026-10-25T03:40:00.000"
 
 
 def test_equal_offsets_half_a_year_apart_prove_nothing_without_a_zone() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import pytest
 
@@ -29,6 +30,7 @@ from sqlbak.engines.sqlserver.statements import (
     literal,
     verify_statement,
 )
+from tests.engines.sqlserver.site import DIFFERENTIAL, FULL, LOG, site_in
 from tests.engines.sqlserver.tsql_oracle import meaning, needs_oracle, parse
 
 pytestmark = needs_oracle
@@ -209,6 +211,23 @@ def test_questions_are_statements_of_t_sql() -> None:
     for text, (errors, node) in zip(questions, parse(questions), strict=True):
         assert errors == [], text
         assert node["is"] == "SelectStatement"
+
+
+def test_whatever_a_server_was_really_sent_is_t_sql(tmp_path: Path) -> None:
+    with site_in(tmp_path / "site", databases=["a]b"], settings={"stripes": 2}) as site:
+        begin = len(site.simulator.instance.statements)
+        with site.fleet() as fleet:
+            fleet.inspect("erp")
+        for kind in (FULL, LOG, DIFFERENTIAL):
+            site.point("a]b", kind)
+        site.simulator.execute("BACKUP DATABASE [a]]b] TO DISK = 'NUL'")
+        site.simulator.execute("BACKUP LOG [a]]b] TO DISK = 'NUL'")
+        site.backup("a]b", DIFFERENTIAL)
+        site.backup("a]b", LOG)
+        seen = list(dict.fromkeys(site.simulator.instance.statements[begin:]))
+    assert len(seen) > 20
+    for text, (errors, _) in zip(seen, parse(seen), strict=True):
+        assert errors == [], text
 
 
 def module_texts(module: object) -> list[str]:
