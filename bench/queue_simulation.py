@@ -1,8 +1,9 @@
 """Two thousand items with logs every 15 minutes and a full a day, on three workers: does anything
 starve?
 
-A real PostgreSQL holds the queue; schedulers' decisions, queue and workers are sqlbak's own. Stubbed
-are the backups (they take time and nothing else) and the vault (a table of what was taken when).
+A real PostgreSQL holds the queue; schedulers' decisions, queue and workers are sqlbak's own.
+Stubbed are the backups (they take time and nothing else) and the vault (a table of what was taken
+when).
 Time is compressed. Printed is how long after its slot each log began, in simulated minutes.
 
     python -m bench.queue_simulation --items 2000 --workers 3 --factor 10 --intervals 4
@@ -96,7 +97,7 @@ class Taken:
         column = "log_at" if kind is PointType.LOG else "full_at"
         with self.pool.connection() as connection:
             connection.execute(
-                f"UPDATE taken SET {column} = %s WHERE item = %s",  # noqa: S608
+                f"UPDATE taken SET {column} = %s WHERE item = %s",
                 (at, item),
             )
             connection.execute(

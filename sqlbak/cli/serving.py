@@ -31,7 +31,7 @@ from sqlbak.vault.throttle import BandwidthCap
 
 __all__ = ["run"]
 
-_WELL = (Ending.DONE, Ending.NOT_DUE, Ending.LEFT)
+_WELL = (Ending.DONE, Ending.NOT_DUE, Ending.LEFT, Ending.PAUSED)
 
 
 def run(

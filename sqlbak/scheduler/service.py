@@ -5,6 +5,7 @@ It keeps no state of its own: policies come from files, everything else from the
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 import zlib
@@ -17,6 +18,7 @@ from sqlbak.errors import SqlbakError
 from sqlbak.fleet import Fleet
 from sqlbak.model import PointType
 from sqlbak.monitor.events import NO_EVENTS, Event, EventKind, EventSeverity, EventSink
+from sqlbak.policy.calendar import Slot
 from sqlbak.policy.schema import Configuration
 from sqlbak.scheduler.admission import Busy, Candidate, Waiting, admit
 from sqlbak.scheduler.backoff import Backoff
@@ -34,6 +36,9 @@ from sqlbak.vault.retry import RetryPolicy
 from sqlbak.vault.throttle import BandwidthCap
 
 __all__ = ["Limits", "Service"]
+
+_PAUSE_SECONDS = 900.0
+"""How long an item of which nothing can be taken now is left alone, at most until the next slot."""
 
 JobKey = tuple[str, PointType | None]
 """An item and what is taken of it; None: its catalog is read. An instance and None: it is asked for
@@ -66,6 +71,7 @@ class _State:
     backoff: Backoff = field(default_factory=Backoff)
     given_up: dict[JobKey, str] = field(default_factory=dict)
     """Cancelled jobs, by the slot that they are not tried again for."""
+    paused: dict[JobKey, tuple[Slot | None, float]] = field(default_factory=dict)
 
 
 class Service:
@@ -167,6 +173,7 @@ class Service:
         with self._state.lock:
             self._state.backoff.clear()
             self._state.given_up.clear()
+            self._state.paused.clear()
         before.close_when_idle()
         self._on_fleet(fleet)
         self._log.info(
@@ -266,7 +273,14 @@ class Service:
                 if (name, job.type) not in self._state.running
                 and not self._state.backoff.is_waiting((name, job.type), moment)
                 and self._state.given_up.get((name, job.type)) != _identity(job)
+                and not self._is_paused(job, moment)
             ]
+
+    def _is_paused(self, job: DueJob, moment: float) -> bool:
+        """Whether the slot was looked at already and nothing could be taken as the item is; once
+        in a while it is looked at again."""
+        slot, at = self._state.paused.get((job.item, job.type), (None, -math.inf))
+        return slot == job.slot and moment - at < _PAUSE_SECONDS
 
     def _submit(self, pool: ThreadPoolExecutor, fleet: Fleet, job: DueJob) -> None:
         one = candidate_of(fleet, job, self._now())
@@ -302,6 +316,8 @@ class Service:
         with self._state.lock:
             if ended.ending is Ending.CANCELLED:
                 self._state.given_up[key] = _identity(job)
+            elif ended.ending is Ending.PAUSED:
+                self._state.paused[key] = (job.slot, time.monotonic())
             elif ended.ending is Ending.LEFT:
                 self._state.backoff.failed(key, time.monotonic())
             else:

@@ -11,7 +11,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from sqlbak.errors import Cancelled, HookFailed, Interrupted, LeaseHeld, SqlbakError
+from sqlbak.errors import (
+    BackupPaused,
+    Cancelled,
+    HookFailed,
+    Interrupted,
+    LeaseHeld,
+    SqlbakError,
+)
 from sqlbak.fleet import Fleet, instance_of
 from sqlbak.jobs.backup import BackupOutcome, back_up
 from sqlbak.jobs.hooks import around
@@ -30,11 +37,13 @@ Decide = Callable[[Iterable[Protected], datetime], list[DueJob]]
 
 class Ending(StrEnum):
     """How a due backup ended. NOT_DUE: another process had served the slot; LEFT: another one works
-    on it now; CANCELLED: somebody asked this very job to end."""
+    on it now; PAUSED: nothing of that type can be taken of the item as it is; CANCELLED: somebody
+    asked this very job to end."""
 
     DONE = "done"
     NOT_DUE = "not_due"
     LEFT = "left"
+    PAUSED = "paused"
     FAILED = "failed"
     CANCELLED = "cancelled"
     INTERRUPTED = "interrupted"
@@ -82,6 +91,9 @@ class Work:
         except LeaseHeld as error:
             self.log.info("backup left to another", item=job.item, why=error.message)
             return Ended(Ending.LEFT, error=error)
+        except BackupPaused as error:
+            self.log.warning("backup paused", item=job.item, type=job.type.value, why=error.message)
+            return Ended(Ending.PAUSED, error=error)
         except Cancelled as error:
             self.log.warning("backup cancelled", item=job.item, type=job.type.value)
             return Ended(Ending.CANCELLED, error=error)

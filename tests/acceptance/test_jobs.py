@@ -14,7 +14,7 @@ import pytest
 from sqlbak.cli.main import main
 from sqlbak.errors import Cancelled
 from sqlbak.fleet import Fleet
-from sqlbak.jobs import backup, pulse
+from sqlbak.jobs import pulse, taking
 from sqlbak.jobs.backup import back_up
 from sqlbak.model import PointType
 from sqlbak.policy.loading import load_configuration
@@ -61,7 +61,7 @@ def standing_full(
             return self
 
     monkeypatch.setattr(pulse, "LOOK_EVERY_SECONDS", 0.05)
-    monkeypatch.setattr(backup, "Pulse", Seen)
+    monkeypatch.setattr(taking, "Pulse", Seen)
     monkeypatch.setenv("ORDERS_DSN", site.dsn)
     over = threading.Event()
     shown = Standing(lambda: over.is_set() or any(one._stop.is_requested for one in pulses))
