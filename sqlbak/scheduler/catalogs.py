@@ -130,7 +130,11 @@ class Catalogs:
     def _read(self, state: _State, name: str) -> None:
         began = time.monotonic()
         try:
-            points = newest_points(self._stored(state, name))
+            # A database is known by its identity, not by its name.
+            if "/" in name:
+                points = state.view.points(name)
+            else:
+                points = newest_points(self._stored(state, name))
         except SqlbakError as error:
             self._on_failure(name, error)
         else:

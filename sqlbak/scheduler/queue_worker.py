@@ -184,7 +184,8 @@ class QueueWorker:
 
     def _settled(self, item: str, kind: PointType, ended: Ended) -> str:
         error = ended.error
-        if ended.ending is Ending.CANCELLED:
+        if ended.ending in (Ending.CANCELLED, Ending.PAUSED):
+            # The next slot is the next try.
             raise self._procrastinate.exceptions.JobAborted
         if ended.ending is Ending.FAILED and error is not None:
             self._log.error(
