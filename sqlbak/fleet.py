@@ -326,7 +326,11 @@ class Fleet:
     def points(self, name: str) -> tuple[Point, ...]:
         """The recovery points of the newest stored item of that name, by listing; none yet: ().
         A SQL Server database is known by its identity, whatever its name was before."""
-        vault, instance = self.vault(name), instance_of(name)
+        return self.points_in(self.vault(name), name)
+
+    def points_in(self, vault: Vault, name: str) -> tuple[Point, ...]:
+        """The same in a vault that was opened already."""
+        instance = instance_of(name)
         if "/" in name:
             database = name.removeprefix(f"{instance}/")
             found = self._discovery.item(instance, database)

@@ -13,7 +13,7 @@ from sqlbak.model import Point, PointType
 from sqlbak.scheduler.admission import Waiting, admit
 from sqlbak.scheduler.candidates import candidate_of, room_of
 from sqlbak.scheduler.catalogs import items_by_name, newest_points
-from sqlbak.scheduler.conversions import ServerView, why_full
+from sqlbak.scheduler.conversions import ServerView, foreseen
 from sqlbak.scheduler.due import DueJob, Protected, due
 from sqlbak.vault.holder import holder_name, is_known_dead
 from sqlbak.vault.lease import Leases
@@ -70,7 +70,7 @@ def decide_all(fleet: Fleet, now: datetime, *, jobs_at_once: int) -> Decisions:
     for name in _item_names(fleet, troubles):
         try:
             fleet.require_supported(name)
-            points[name] = newest_points(vaults.stored(name))
+            points[name] = vaults.points(name)
         except SqlbakError as error:
             troubles.append(Trouble(name, error))
             continue
@@ -95,11 +95,19 @@ def _item_names(fleet: Fleet, troubles: list[Trouble]) -> Iterator[str]:
 
 
 class _Vaults:
-    """The vaults that exist, and their items by name; each is read once."""
+    """The vaults that exist, and their items by name; each is read once. A database is known by its
+    identity, whatever its name was before."""
 
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
         self._items: dict[str, dict[str, list[StoredItem]]] = {}
+
+    def points(self, name: str) -> tuple[Point, ...]:
+        """The recovery points of the item that has that name now."""
+        if "/" in name:
+            vault = self._fleet.existing_vault(self._fleet.policy(name).vault)
+            return () if vault is None else self._fleet.points_in(vault, name)
+        return newest_points(self.stored(name))
 
     def stored(self, name: str) -> list[StoredItem]:
         """The stored items of that name; none where there is no vault yet."""
@@ -123,12 +131,15 @@ class _Look:
     _is_looked: bool = False
 
     def decision(self, job: DueJob, waiting: Waiting | None) -> Decision:
-        converted = job.reason if job.asked is not None else None
-        if job.type is not PointType.FULL:
-            view = self.view()
-            converted = None if view is None else why_full(job.type, self.points, view)
-        takes = job.type if converted is None else PointType.FULL
-        return Decision(job, takes, converted, waiting or self._held(job))
+        if job.asked is not None:
+            return Decision(job, job.type, job.reason, waiting or self._held(job))
+        view = None if job.type is PointType.FULL and not self.points else self.view()
+        if view is None:
+            return Decision(job, job.type, None, waiting or self._held(job))
+        seen = foreseen(job.type, self.points, view)
+        if seen.paused is not None:
+            waiting = Waiting(job, f"until it can be taken: {seen.paused}")
+        return Decision(job, seen.takes, seen.why, waiting or self._held(job))
 
     def view(self) -> ServerView | None:
         """What the server says now; None: it could not be asked, which is told."""
@@ -147,7 +158,7 @@ class _Look:
         if self._is_another(inspection, found):
             # Another server answers under this name: it has no recovery points yet.
             self.points = ()
-        return ServerView(found.position, engine.oldest_log())
+        return ServerView(inspection.engine, found, engine.oldest_log())
 
     def _is_another(self, inspection: Inspection, found: DiscoveredItem) -> bool:
         stored = self.vaults.stored(self.name)

@@ -32,6 +32,9 @@ from sqlbak.vault.job_records import JobOutcome, JobRecord, write_job
 
 __all__ = ["Decide", "Ended", "Ending", "Work", "backup_failure", "rpo_breach"]
 
+_FOREIGN = ("was taken by another", "differentials are of another full")
+"""By which words the notes of a backup name somebody else's."""
+
 Decide = Callable[[Iterable[Protected], datetime], list[DueJob]]
 
 
@@ -146,27 +149,44 @@ class Work:
                 if point.covers_until is None
                 else point.covers_until.isoformat(timespec="microseconds"),
             )
+        self._foreign(job, outcome)
         if not outcome.points:
             self.log.info("backup not needed any more", item=job.item, type=job.type.value)
         elif job.type is PointType.LOG:
-            if any(point.type is PointType.FULL for point in outcome.points):
+            if any(point.type is not PointType.LOG for point in outcome.points):
                 self._chain_broken(job, outcome)
             if job.missed:
                 what = f"the log of {job.item} is backed up again"
                 self.events.emit(rpo_breach(job, self.now()).over(what, self.now()))
 
     def _chain_broken(self, job: DueJob, outcome: BackupOutcome) -> None:
-        why = next((note for note in outcome.notes if note.startswith("a full was taken")), "")
+        why = next((note for note in outcome.notes if "was taken instead of a log" in note), "")
         self.events.emit(
             Event(
                 EventKind.CHAIN_BROKEN,
                 job.item,
                 EventSeverity.WARNING,
-                f"the log of {job.item} could not be continued: {why or 'a full was taken'}",
+                f"the log of {job.item} could not be continued"
+                + (f": {why}" if why else "; another backup was taken"),
                 f"the time since the last log backup cannot be restored: sqlbak windows {job.item}",
                 self.now(),
             )
         )
+
+    def _foreign(self, job: DueJob, outcome: BackupOutcome) -> None:
+        for note in outcome.notes:
+            if any(words in note for words in _FOREIGN):
+                self.events.emit(
+                    Event(
+                        EventKind.FOREIGN_BACKUP,
+                        job.item,
+                        EventSeverity.WARNING,
+                        f"another tool backs up {job.item} too: {note}",
+                        "let one tool alone take its logs, differentials and fulls; others may "
+                        "take copy-only fulls",
+                        self.now(),
+                    )
+                )
 
     def _hook_failed(self, job: DueJob, name: str, error: HookFailed) -> None:
         self.log.error(

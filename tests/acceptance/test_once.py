@@ -57,7 +57,8 @@ def test_a_dry_run_writes_nothing_and_a_run_does_what_it_said(
     cluster.execute("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots")
     lost = {one.asked: one for one in decided(site, monkeypatch, next_differential()).due}
     assert lost[LOG].takes is FULL
-    assert lost[LOG].converted == "the server no longer holds the log since the last backup"
+    assert lost[LOG].converted is not None
+    assert "the server no longer holds the log since the last backup" in lost[LOG].converted
     assert lost[DIFFERENTIAL].takes is DIFFERENTIAL
 
     away = Site(tmp_path, cluster.dsn().replace(f"port={cluster.port}", "port=1"), policy=POLICY)
