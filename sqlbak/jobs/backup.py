@@ -158,7 +158,7 @@ def _require_readiness(name: str, inspection: Inspection) -> None:
 def _predecessors(run: _Run) -> list[str]:
     """What to say about a new item whose name was another's before."""
     return [
-        f"{run.item.name} is another server now (identity {run.item.identity}) than the one backed"
+        f"{run.item.name} is another one now (its identity is {run.item.identity}) than was backed"
         f" up so far ({other.identity}), as after a replacement or pg_upgrade: it is a new item,"
         f" {run.item.id}, and {other.id} stays restorable"
         for other in run.vault.items()
