@@ -21,6 +21,7 @@ Errors travel up as exceptions and are printed or logged once, at the edge.
     |   +-- NothingToRestore
     |   +-- TargetNotUsable
     |   +-- FeatureUnsupported
+    |   +-- BackupPaused
     +-- VaultError                      exit 1
     |   +-- ObjectNotFound
     |   +-- PreconditionFailed
@@ -61,6 +62,7 @@ from typing import ClassVar
 __all__ = [
     "AccessDenied",
     "BackupFailed",
+    "BackupPaused",
     "BaseUnusable",
     "ConfigurationInvalid",
     "EngineError",
@@ -121,6 +123,10 @@ class SqlbakError(Exception):
 
     def __str__(self) -> str:
         return self.message
+
+    def advise(self, more: str) -> None:
+        """Add to the hint what only a caller knows."""
+        self.hint = f"{self.hint}; {more}" if self.hint else more
 
 
 class UsageError(SqlbakError):
@@ -242,6 +248,13 @@ class FeatureUnsupported(Refused):
     """The server, store or version lacks what the request needs."""
 
     code = "feature_unsupported"
+
+
+class BackupPaused(Refused):
+    """Nothing of that kind can be taken of the item as its owner keeps it now (SQL Server: no log
+    in the SIMPLE recovery model, nothing at all while it is offline). That is no failure."""
+
+    code = "backup_paused"
 
 
 class VaultError(SqlbakError):

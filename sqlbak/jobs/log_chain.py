@@ -7,7 +7,18 @@ from collections.abc import Sequence
 from sqlbak.engines.port import DiscoveredItem
 from sqlbak.model import Fork, LogPosition, Point, PointType
 
-__all__ = ["next_log_start", "why_no_log"]
+__all__ = ["is_set_back", "next_log_start", "why_no_log"]
+
+
+def is_set_back(points: Sequence[Point], lineage: str | None, next_log_lsn: int | None) -> bool:
+    """Whether a server whose log backups follow each other exactly is about to give log out again
+    that the item has: it was put back to an older state of the same lineage."""
+    if lineage is None or next_log_lsn is None:
+        return False
+    return any(
+        point.type is PointType.LOG and point.lineage == lineage and point.last_lsn > next_log_lsn
+        for point in points
+    )
 
 
 def next_log_start(
@@ -16,6 +27,7 @@ def next_log_start(
     *,
     lineage: str | None = None,
     forks: Sequence[Fork] = (),
+    after_differentials: bool = False,
 ) -> LogPosition | None:
     """The position that continues the item's log, or None when only a full can.
 
@@ -29,10 +41,14 @@ def next_log_start(
     ``lineage`` is that of the server now, with all ``forks`` that the vault knows. What an ancestor
     wrote behind the point where that lineage left it is no start: the server never had it. Where
     nothing on the lineage of ``oldest`` can be continued, those that came from it may be.
+    ``after_differentials``: log may begin a chain at a differential's end too, as SQL Server's
+    does.
     """
     if oldest is None:
         return None
-    kept = [point for point in points if point.type is not PointType.DIFFERENTIAL]
+    kept = [
+        point for point in points if after_differentials or point.type is not PointType.DIFFERENTIAL
+    ]
     line = _line_of(lineage, forks)
     known = {point.lineage for point in kept}
     if lineage is not None and (lineage in known or len(line) > 1):
@@ -68,8 +84,8 @@ def _start_on(lineage: str, points: Sequence[Point], oldest: int) -> LogPosition
     logs = [point.last_lsn for point in here if point.type is PointType.LOG]
     if logs and max(logs) >= oldest:
         return LogPosition(lineage, max(logs))
-    fulls = [point.last_lsn for point in here if point.type is PointType.FULL]
-    held = [end for end in fulls if end >= oldest]
+    bases = [point.last_lsn for point in here if point.type is not PointType.LOG]
+    held = [end for end in bases if end >= oldest]
     return LogPosition(lineage, min(held)) if held else None
 
 

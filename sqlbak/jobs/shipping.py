@@ -70,7 +70,7 @@ def ship_log(
         f"{item.id}.tail", purpose=f"shipping the log of {item.name}", stop=stop
     ) as lease:
         lineage = None if found.position is None else found.position.lineage
-        base = find_log_base(vault, item.id, engine.oldest_log(), lineage, [])
+        base = find_log_base(vault, item.id, engine.oldest_log(), [], lineage=lineage)
         if base is None:
             raise _nothing_to_join(instance)
         start = _resumed(vault, item, base)

@@ -77,7 +77,8 @@ def plan(
     rules: ChainRules = LOOSE_RULES,
     clock: Clock = UTC_CLOCK,
 ) -> RestorePlan:
-    """The cheapest valid chain to ``to``: fewest bytes, then fewest steps, then the newest base.
+    """The cheapest valid chain to ``to``: least estimated time (``rules.rates``), then fewest
+    bytes, then fewest steps, then the newest base.
 
     ``to`` is aware. Without ``lineage`` all are tried; where several hold the instant with the
     same state the newest is named.
@@ -236,6 +237,7 @@ def _plan(
         steps=steps,
         stop_at=to,
         size_bytes=sum(step.size_bytes for step in steps),
+        estimated_seconds=sum(map(rules.rates.microseconds, chain.steps)) / 1_000_000,
         certainty=chain.certainty,
         notes=(*_notes(chain, to, clock), *_notes_of_log(proof, clock), *catalog.notes),
         rejected=rejections(catalog, chain, to, rules),

@@ -249,7 +249,7 @@ class TestOtherClusters:
             make_markers(other)
             first = here.run("backup", "orders", "--type", "log").ok()
             assert first["point"]["type"] == "full"
-            assert "another one now" in first["notes"][0]
+            assert "another server now" in first["notes"][0]
             new = mark(other)
             here.backup("log")
             items = {w["item_id"]: w for w in here.run("windows", "orders").ok()["windows"]}

@@ -34,7 +34,7 @@ from sqlbak.engines.postgres.slot import (
     drop_slot,
     read_slot,
 )
-from sqlbak.errors import BackupFailed, LogChainBroken
+from sqlbak.errors import BackupFailed, FeatureUnsupported, LogChainBroken
 from sqlbak.model import LogPosition
 from sqlbak.progress import Progress
 from sqlbak.stopping import NEVER, StopSignal
@@ -84,7 +84,13 @@ class PostgresEngine:
         return inspect_server(self._target, slot_name=self._slot_name, primary=self._primary)
 
     def full(
-        self, sink: PayloadSink, *, label: str, progress: Progress, stop: StopSignal
+        self,
+        sink: PayloadSink,
+        *,
+        label: str,
+        progress: Progress,
+        stop: StopSignal,
+        is_copy_only: bool = False,  # noqa: ARG002 - PostgreSQL keeps no account of fulls
     ) -> BackupResult:
         """A full backup; makes the permanent slot if there is none or it was lost."""
         return take_full(
@@ -129,6 +135,7 @@ class PostgresEngine:
         progress: Progress,
         stop: StopSignal,
         since_facts: Mapping[str, Any] | None = None,
+        leaves_restoring: bool = False,
     ) -> BackupResult:
         """The log from ``since`` to now, or to the end of the timeline of ``since``.
 
@@ -136,6 +143,11 @@ class PostgresEngine:
         cluster that was put back to an older copy of itself and written on is recognised
         (LogChainBroken); without them its log would be joined to one that it does not continue.
         """
+        if leaves_restoring:
+            raise FeatureUnsupported(
+                "PostgreSQL has no tail of the log that ends its writes",
+                hint="stop the server; its log is complete then",
+            )
         return take_log(
             self._target,
             sink,
@@ -187,6 +199,10 @@ class PostgresEngine:
             identity = identify(connection, NEVER.check)
             line = read_histories(connection, identity.timeline, NEVER.check).line
         return LogPosition(str(line.timeline_of(slot.restart_lsn)), slot.restart_lsn)
+
+    def log_gap(self, since: LogPosition) -> str | None:  # noqa: ARG002 - the slot tells no more
+        """Nothing more is known."""
+        return None
 
     def acknowledge(self, position: LogPosition) -> None:
         """Let the server discard log before ``position``, which must lie in its own past
