@@ -6,7 +6,7 @@ and the server is told that log may go only after the manifest is in the vault.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -30,8 +30,8 @@ from sqlbak.errors import (
 )
 from sqlbak.fleet import Fleet, instance_of
 from sqlbak.jobs.differential_base import ahead_of, open_base
-from sqlbak.jobs.log_base import LogBase, find_log_base
-from sqlbak.jobs.log_chain import is_set_back, next_log_start
+from sqlbak.jobs.log_base import LogBase, find_log_base, find_log_start
+from sqlbak.jobs.log_chain import is_set_back, why_no_log
 from sqlbak.jobs.one_history import require_one_history
 from sqlbak.jobs.sealing import require_same_log, seal
 from sqlbak.jobs.taking import Run, take
@@ -224,7 +224,8 @@ def _full(run: Run, lease: Lease) -> Point:
     try:
         start: LogPosition | None = point.position
         if run.fleet.policy(run.item.instance).log is not None:
-            start = next_log_start(run.vault.points(run.item.id), run.engine.oldest_log())
+            oldest = run.engine.oldest_log()
+            start = find_log_start(run.vault, run.item.id, oldest, point.lineage)
         if start is not None:
             run.engine.acknowledge(start)
     except EngineError as error:
@@ -296,6 +297,7 @@ def _log_or_full(
         run.item.id,
         run.engine.oldest_log(),
         run.notes,
+        lineage=None if found.position is None else found.position.lineage,
         after_differentials=run.item.engine in _BRIDGED_BY_DIFFERENTIAL,
     )
     if base is None:
@@ -382,20 +384,6 @@ def _logs(
         except VaultError as error:
             # The point is in the vault; planning prefers it, and the next log backup tries again.
             run.notes.append(f"shipped log that is sealed now was not removed: {error.message}")
-
-
-def why_no_log(points: Sequence[Point], found: DiscoveredItem) -> str:
-    """Why the log of the item with these points cannot go on. Pure."""
-    why = "the server no longer holds the log since the last backup"
-    if found.why_no_log:
-        why += f": {found.why_no_log}"
-    newest = max(points, key=lambda point: (point.finished_at, point.last_lsn))
-    if found.position is not None and found.position.lineage != newest.lineage:
-        why += (
-            f"; it is on lineage {found.position.lineage} now, and {newest.id} on lineage"
-            f" {newest.lineage}"
-        )
-    return why
 
 
 def _successor(run: Run, asked: PointType, other: LogRewritten | LineageConflict) -> Point:

@@ -9,9 +9,10 @@ from typing import Any
 from sqlbak.errors import ObjectDamaged, ObjectNotFound
 from sqlbak.jobs.log_chain import next_log_start
 from sqlbak.model import LogPosition, Point
+from sqlbak.vault.lineages import list_forks
 from sqlbak.vault.vault import Vault
 
-__all__ = ["LogBase", "find_log_base"]
+__all__ = ["LogBase", "find_log_base", "find_log_start"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,20 +28,36 @@ class LogBase:
         return self.point.position
 
 
+def find_log_start(
+    vault: Vault, item_id: str, oldest: LogPosition | None, lineage: str | None
+) -> LogPosition | None:
+    """``next_log_start`` with what the vault knows of the item."""
+    forks = list_forks(vault.store, item_id)
+    return next_log_start(vault.points(item_id), oldest, lineage=lineage, forks=forks)
+
+
 def find_log_base(
     vault: Vault,
     item_id: str,
     oldest: LogPosition | None,
     notes: list[str],
     *,
+    lineage: str | None = None,
     after_differentials: bool = False,
 ) -> LogBase | None:
     """Where the log goes on, by ``next_log_start``; None when only a full can. A point whose
     manifest is damaged carries no further log, as none of it could ever be restored: ``notes``
     gets a sentence about it."""
     candidates = vault.points(item_id)
+    forks = list_forks(vault.store, item_id)
     while (
-        start := next_log_start(candidates, oldest, after_differentials=after_differentials)
+        start := next_log_start(
+            candidates,
+            oldest,
+            lineage=lineage,
+            forks=forks,
+            after_differentials=after_differentials,
+        )
     ) is not None:
         point = next(one for one in candidates if one.position == start)
         try:

@@ -69,7 +69,8 @@ def ship_log(
     with fleet.leases(instance).acquire(
         f"{item.id}.tail", purpose=f"shipping the log of {item.name}", stop=stop
     ) as lease:
-        base = find_log_base(vault, item.id, engine.oldest_log(), [])
+        lineage = None if found.position is None else found.position.lineage
+        base = find_log_base(vault, item.id, engine.oldest_log(), [], lineage=lineage)
         if base is None:
             raise _nothing_to_join(instance)
         start = _resumed(vault, item, base)

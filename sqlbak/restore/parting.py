@@ -10,10 +10,10 @@ from datetime import datetime
 
 from sqlbak.errors import LineageAmbiguous
 from sqlbak.model import Catalog
-from sqlbak.restore.path import Path
+from sqlbak.restore.path import Path, segments_of
 from sqlbak.restore.restore_plan import Clock
 
-__all__ = ["begun_by", "require_newest"]
+__all__ = ["begun_by", "require_newest", "require_newest_at"]
 
 
 def begun_by(catalog: Catalog, lineage: str) -> datetime:
@@ -41,9 +41,26 @@ def require_newest(catalog: Catalog, path: Path, to: datetime, clock: Clock) -> 
         return
     newest = max(begun, key=lambda lineage: (begun[lineage], lineage in on_path))
     if newest not in on_path:
-        raise LineageAmbiguous(
-            f"{catalog.item}: at {clock.text(to)} lineage {newest} had been begun, and only"
-            f" {path.lineage}, which went on beside it, holds that instant",
-            hint=f"if the abandoned branch is meant, say so with --lineage {path.lineage};"
-            " sqlbak windows shows the times of each",
-        )
+        raise _abandoned(catalog, path, newest, f"at {clock.text(to)}")
+
+
+def require_newest_at(catalog: Catalog, path: Path, lsn: int) -> None:
+    """The same for a position in the log: LineageAmbiguous when a lineage that was begun after all
+    of ``path`` left it before ``lsn``."""
+    on_path = {segment.lineage for segment in path.segments}
+    last = max(
+        begun_by(catalog, point.lineage) for point in catalog.points if point.lineage in on_path
+    )
+    for lineage in sorted({point.lineage for point in catalog.points} - on_path):
+        shared = [s.end for s in segments_of(catalog, lineage) if s.lineage in on_path]
+        if shared and shared[-1] < lsn and begun_by(catalog, lineage) > last:
+            raise _abandoned(catalog, path, lineage, f"before log position {lsn}")
+
+
+def _abandoned(catalog: Catalog, path: Path, newest: str, where: str) -> LineageAmbiguous:
+    return LineageAmbiguous(
+        f"{catalog.item}: {where} lineage {newest} had been begun, and only {path.lineage}, which"
+        " went on beside it, holds what is asked for",
+        hint=f"if the abandoned branch is meant, say so with --lineage {path.lineage};"
+        " sqlbak windows shows the times of each",
+    )

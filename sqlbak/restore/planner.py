@@ -31,7 +31,7 @@ from sqlbak.restore.chain import (
     chain_to_position,
     own_ends,
 )
-from sqlbak.restore.parting import require_newest
+from sqlbak.restore.parting import require_newest, require_newest_at
 from sqlbak.restore.path import Path, lineages_of, path_of
 from sqlbak.restore.refusal import unreachable_instant, unreachable_point, unreachable_position
 from sqlbak.restore.rejection import rejections
@@ -175,7 +175,8 @@ def plan_to_position(
 
     Raises:
         PositionUnreachable: no chain leads there.
-        LineageAmbiguous: several lineages hold the position, with different log before it.
+        LineageAmbiguous: several lineages hold the position, with different log before it, or only
+            one that was abandoned before it.
         NothingToRestore: no full backup.
         UnknownName: the catalog knows no such lineage.
         LineageContradictory: the recorded forks cannot be true.
@@ -191,6 +192,8 @@ def plan_to_position(
     if len(states) > 1:
         raise _ambiguous(catalog, chains, f"log position {lsn}")
     chain = max(chains, key=lambda chain: _newness(catalog, chain))
+    if lineage is None and rules.newest_lineage_is_meant:
+        require_newest_at(catalog, chain.path, lsn)
     return replace(_plan(catalog, chain, None, rules, clock), stop_lsn=lsn)
 
 

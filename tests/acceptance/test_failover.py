@@ -164,6 +164,37 @@ def test_with_its_slot_on_the_standby_the_log_goes_on_across_the_failover(
         assert_restores(site, new, truth, lost_in_no_log, home)
 
 
+def test_log_that_the_new_primary_never_had_is_left_behind_by_one_full_and_the_chain_goes_on(
+    tmp_path: Path, home: Path
+) -> None:
+    with running_cluster(NEWEST, settings=SETTINGS) as old, running_standby(old) as new:
+        write(old.dsn(), "a")
+        wait_for_replay(old, new)
+        site = Site(tmp_path, new.dsn(), policy=POLICY)
+        site.backup("full")
+        ((slot,),) = new.execute("SELECT slot_name FROM pg_replication_slots")
+        old.execute("SELECT pg_create_physical_replication_slot(%s, true)", [slot])
+        kept = write(old.dsn(), "b")
+        wait_for_replay(old, new)
+        new.stop()
+        write(old.dsn(), "lost with the old primary")
+        assert replace(site, dsn=old.dsn()).backup("log")["type"] == "log"
+        kill_server(old)
+        new.start()
+        new.promote()
+        after = write(new.dsn(), "c")
+        healed = site.run("backup", "orders", "--type", "log").ok()
+        assert (healed["point"]["type"], healed["point"]["lineage"]) == ("full", "2")
+        assert "does not descend" in healed["notes"][0]
+        answer = site.run("backup", "orders", "--type", "log").ok()
+        assert [point["type"] for point in answer["points"]] == ["log", "log"]
+        assert answer["notes"] == []
+        assert site.run("backup", "orders", "--type", "log").ok()["notes"] == []
+        found = assert_restores(site, new, truth_of(new.dsn()), after, home)
+        assert kept < after
+        assert found["lineage"] == "2"
+
+
 def test_two_restores_from_one_point_that_both_go_live_are_never_mixed(
     tmp_path: Path, home: Path
 ) -> None:

@@ -31,6 +31,7 @@ from tests.acceptance.witness import (
 from tests.engines.postgres.clusters import (
     Cluster,
     available_majors,
+    elsewhere,
     running_cluster,
     scratch_directory,
 )
@@ -67,8 +68,10 @@ class Pair:
     def assert_restores(self, site: Site, to: str, *, at: datetime) -> dict[str, Any]:
         """A restore to ``to`` is proven and holds exactly what was committed by ``at``."""
         into = self.home / "restored"
+        place = elsewhere(self.primary.major)
+        programs = () if place is None else ("--pg-bin", place)
         try:
-            document = site.restore(to, into, "--start").ok()
+            document = site.restore(to, into, "--start", *programs).ok()
             assert document["proven"] is True
             assert_holds_exactly(queries(document["connection"]), self.marks(), at)
         finally:

@@ -3,7 +3,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from sqlbak.jobs.log_chain import next_log_start
-from sqlbak.model import LogPosition, Point, PointType
+from sqlbak.model import Fork, LogPosition, Point, PointType
 
 START = datetime(2026, 11, 22, tzinfo=UTC)
 
@@ -43,6 +43,30 @@ def test_without_any_log_on_the_server_only_a_full_helps() -> None:
 def test_on_a_lineage_that_is_new_the_newest_point_is_offered() -> None:
     points = [FULL, point(PointType.LOG, 200, 300, minute=5)]
     assert next_log_start(points, LogPosition("2", 290)) == LogPosition("1", 300)
+
+
+FORK = Fork("2", "1", 350)
+
+
+def test_what_the_server_never_had_of_its_parent_s_log_is_no_start() -> None:
+    points = [
+        FULL,
+        point(PointType.LOG, 200, 300),
+        point(PointType.LOG, 300, 400),  # the lost primary's last, beyond the fork
+        point(PointType.FULL, 360, 380, lineage="2"),
+    ]
+    promoted = {"lineage": "2", "forks": [FORK]}
+    assert next_log_start(points, LogPosition("1", 250), **promoted) == LogPosition("1", 300)
+    # The slot holds less: then the full on the new lineage begins the chain.
+    assert next_log_start(points, LogPosition("1", 320), **promoted) == LogPosition("2", 380)
+    back = {"lineage": "1", "forks": [FORK]}
+    assert next_log_start(points, LogPosition("1", 250), **back) == LogPosition("1", 400)
+
+
+def test_a_full_of_the_new_lineage_ends_the_healing_where_the_slot_holds_the_old_one() -> None:
+    points = [FULL, point(PointType.FULL, 360, 380, lineage="2")]
+    start = next_log_start(points, LogPosition("1", 250), lineage="2", forks=[FORK])
+    assert start == LogPosition("2", 380)
 
 
 def test_an_item_without_points_has_no_start() -> None:

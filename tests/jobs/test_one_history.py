@@ -11,7 +11,7 @@ import pytest
 
 from sqlbak.engines.port import DiscoveredItem
 from sqlbak.errors import LogChainBroken, LogRewritten, ObjectDamaged, ServerBehind
-from sqlbak.jobs.backup import why_no_log
+from sqlbak.jobs.log_chain import why_no_log
 from sqlbak.jobs.one_history import require_one_history
 from sqlbak.model import EngineName, Item, LogPosition, Point, PointType
 

@@ -251,6 +251,10 @@ def test_an_abandoned_branch_is_only_restored_when_it_is_named() -> None:
             plan(points, instant)
         assert "--lineage 1" in refused.value.hint
     assert steps(plan(points, at(50), lineage="1")) == ["f", "a1", "a2", "a3"]
+    assert plan_to_position(points, 250).lineage == "1"
+    with pytest.raises(LineageAmbiguous, match="lineage 2 had been begun"):
+        plan_to_position(points, 350)
+    assert plan_to_position(points, 350, lineage="1").lineage == "1"
     assert steps(plan(points, at(40), lineage="2")) == ["g"]
 
 

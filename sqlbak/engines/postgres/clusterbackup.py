@@ -15,7 +15,7 @@ from typing import Any, Protocol, Self
 
 from sqlbak.engines.port import BackupResult, PayloadSink
 from sqlbak.engines.postgres.basebackup import BaseBackupStart, receive_base_backup
-from sqlbak.engines.postgres.commitclock import CommitClock, StandbyClock, commit_clock
+from sqlbak.engines.postgres.commitclock import StandbyClock, commit_clock
 from sqlbak.engines.postgres.connection import ReplicationConnection, SqlConnection, Watch
 from sqlbak.engines.postgres.dsn import ConnectionString
 from sqlbak.engines.postgres.heartbeat import read_clock
@@ -112,7 +112,8 @@ def take_cluster_backup(
             if identity.is_standby:
                 require_one_server(session, wal_connection, base_connection, where=target.where)
                 with commit_clock(session, base_connection, identity, primary, stop.check) as clock:
-                    _require_provable(clock, where=target.where)
+                    if isinstance(clock, StandbyClock) and clock.last_transaction_end() is None:
+                        raise _tells_no_instant(target.where)
             histories = read_histories(base_connection, identity.timeline, stop.check)
             facts = read_facts(session, identity, settings)
             kind.check(ServerNow(session, identity, facts, settings))
@@ -124,7 +125,11 @@ def take_cluster_backup(
             temporary_slot = _make_temporary_slot(wal_connection, stop.check)
             start = kind.begin(base_connection, label, stop.check)
             if start.timeline != identity.timeline:
-                raise BackupFailed(f"{target.where}: the timeline changed as the backup began")
+                raise BackupFailed(
+                    f"{target.where}: the timeline changed as the backup began",
+                    hint="try again; a standby that follows a new primary first needs a checkpoint"
+                    " there",
+                )
             progress.phase("base backup", start.total_bytes)
             wal_first_lsn = segment_start(start.lsn, facts["wal_segment_size"])
             wal = WalStream(
@@ -179,8 +184,10 @@ def take_cluster_backup(
                             covers_until = clock.confirmed(
                                 cut.covers_until, recent if identity.is_standby else None
                             )
-                            finished_at = clock.now()
-                            _require_provable(clock, where=target.where)
+                            if covers_until is None:
+                                raise _tells_no_instant(target.where)
+                            # The log may hold more than the standby had replayed.
+                            finished_at = max(clock.now(), covers_until)
     tail = keeper.tail(facts["wal_segment_size"])
     return BackupResult(
         type=kind.point_type,
@@ -216,15 +223,13 @@ def take_cluster_backup(
     )
 
 
-def _require_provable(clock: CommitClock, *, where: str) -> None:
-    """ServerNotReady where a standby could not tell any instant: nothing could be restored by
-    time with such a backup."""
-    if isinstance(clock, StandbyClock) and clock.last_transaction_end() is None:
-        raise ServerNotReady(
-            f"{where} is a standby that has replayed no transaction since it was started, so it"
-            " cannot tell which instant its data is of",
-            hint="set primary_dsn, or commit a transaction on the primary and try again",
-        )
+def _tells_no_instant(where: str) -> ServerNotReady:
+    """Nothing could be restored by time with such a backup."""
+    return ServerNotReady(
+        f"{where} is a standby that has replayed no transaction since it was started, so it cannot"
+        " tell which instant its data is of",
+        hint="set primary_dsn, or commit a transaction on the primary and try again",
+    )
 
 
 def _make_temporary_slot(connection: ReplicationConnection, watch: Watch) -> str:

@@ -119,6 +119,8 @@ def take_log(
                         progress.advance(len(chunk))
                 tail = keeper.tail(facts["wal_segment_size"])
     covers_until = clock.confirmed(covers_until, recent)
+    if covers_until is not None:
+        finished_at = max(finished_at, covers_until)
     return BackupResult(
         type=PointType.LOG,
         lineage=since.lineage,

@@ -49,7 +49,7 @@ from sqlbak.engines.postgres.shippingclock import (
 from sqlbak.engines.postgres.slot import read_slot
 from sqlbak.engines.postgres.timelines import format_lsn
 from sqlbak.engines.postgres.walstream import WalStream
-from sqlbak.errors import BackupFailed, LogChainBroken
+from sqlbak.errors import BackupFailed, EngineError, LogChainBroken
 from sqlbak.model import LogPosition
 from sqlbak.stopping import StopSignal
 
@@ -279,14 +279,17 @@ def _shipping_clock(
         require_one_server(session, connection, asking, where=target.where)
         standby = StandbyClock(session)
         with open_primary(primary, identity) as asked:
-            if asked.session is None:
-                why_not = "" if primary is None else asked.why_not
-                yield StandbyShippingClock(standby, asking, identity, watch, why_not=why_not)
-            else:
+            clock: ShippingClock | None = None
+            why_not = "" if primary is None else asked.why_not
+            if asked.session is not None:
                 followed = FollowedClock(asked.session, standby, lambda: 0)
-                yield FollowedShippingClock(
-                    followed, asked.session, segment_size, asking, identity, watch
-                )
+                try:
+                    clock = FollowedShippingClock(
+                        followed, asked.session, segment_size, asking, identity, watch
+                    )
+                except EngineError as error:
+                    why_not = error.message
+            yield clock or StandbyShippingClock(standby, asking, identity, watch, why_not=why_not)
 
 
 def is_known_log(
