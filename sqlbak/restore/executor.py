@@ -12,13 +12,14 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, tzinfo
 from functools import partial
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, Self
 from urllib.parse import unquote, urlsplit
 
 from sqlbak.engines.port import RestoreOutcome, RestoreStep, RestoreTarget
 from sqlbak.engines.registry import restorer
 from sqlbak.errors import (
     InstantUnreachable,
+    LogNotReplayable,
     NameNeeded,
     NothingToRestore,
     ObjectDamaged,
@@ -29,7 +30,7 @@ from sqlbak.errors import (
     UsageError,
 )
 from sqlbak.fleet import StoredItem
-from sqlbak.model import Catalog, Item, ShippedLog
+from sqlbak.model import Catalog, Item, Point, PointType, ShippedLog
 from sqlbak.policy.local_time import parse_instant
 from sqlbak.progress import NO_PROGRESS, Progress
 from sqlbak.restore.planner import (
@@ -64,10 +65,11 @@ _READERS = 4
 
 @dataclass(frozen=True, slots=True)
 class PlannedItem:
-    """A plan, and the stored item that it is for."""
+    """A plan, the stored item that it is for, and all that is known of it."""
 
     stored: StoredItem
     plan: RestorePlan
+    catalog: Catalog
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,14 +89,16 @@ def plan_item(
     *,
     lineage: str | None = None,
     without: Collection[str] = (),
+    replayed_from: int = 0,
 ) -> PlannedItem:
     """Plan the restore of the item called ``name`` (None: the only one) to ``to``.
 
     ``to`` is ISO 8601 (without an offset it is read in the item's policy's zone), ``latest``, a
     position in the log as PostgreSQL writes it, or a recovery point's id: its very end. One name
     may stand for several stored items, when a server was replaced by another under the same name;
-    what is asked for then decides. ``without``: ids of recovery points that must not be used.
-    Raises UsageError, Refused and what the vault raises.
+    what is asked for then decides. ``without``: ids of recovery points that must not be used;
+    ``replayed_from``: the position before which no log may be replayed. Raises UsageError,
+    Refused and what the vault raises.
     """
     stored_items = stock.stored_items(name)
     if not stored_items:
@@ -110,7 +114,9 @@ def plan_item(
     problems: list[Refused | UnknownName] = []
     for stored in stored_items:
         try:
-            planned.append(PlannedItem(stored, chosen(_without(stored.catalog(), without))))
+            catalog = stored.catalog()
+            usable = _without(catalog, without, replayed_from)
+            planned.append(PlannedItem(stored, chosen(usable), catalog))
         except (Refused, UnknownName) as problem:
             problems.append(problem)
     if not planned:
@@ -131,25 +137,72 @@ def restore_item(
     """Plan as ``plan_item`` does, then restore into ``target``.
 
     A recovery point whose manifest cannot be read is planned around where that leads to the same
-    instant; the plan's notes tell. Raises what planning raises, before the target is touched;
+    instant, and so is log that cannot be replayed on this machine; the plan's notes tell. Raises
+    what planning raises, before the target is touched;
     TargetNotUsable; ObjectDamaged; RestoreFailed; RestoreNotProven when the server recovered but
     not provably to the state asked for.
     """
-    planned, steps = _readable(stock, name, to, lineage, stop)
+    asked = _Asked(name, to, lineage)
+    planned, steps = _readable(stock, asked, stop)
     stored = planned.stored
     _require_outside(stored.vault.store.url, target.directory)
     restore: Callable[..., RestoreOutcome] = restorer(stored.item.engine)
-    outcome = restore(
-        steps,
-        stop_at=planned.plan.stop_at,
-        stop_lsn=planned.plan.stop_lsn,
-        lineage=planned.plan.lineage,
-        histories=stored.histories(),
-        target=target,
-        progress=progress,
-        stop=stop,
-    )
-    return RestoredItem(stored.item, planned.plan, outcome, stored.vault.store.url)
+    while True:
+        try:
+            outcome = restore(
+                steps,
+                stop_at=planned.plan.stop_at,
+                stop_lsn=planned.plan.stop_lsn,
+                lineage=planned.plan.lineage,
+                histories=stored.histories(),
+                target=target,
+                progress=progress,
+                stop=stop,
+            )
+        except LogNotReplayable as error:
+            asked = asked.fixed_by(planned)
+            planned, steps = _behind(stock, asked, error, planned, stop)
+        else:
+            return RestoredItem(stored.item, planned.plan, outcome, stored.vault.store.url)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What to restore, as it was asked for or as a plan has fixed it."""
+
+    name: str | None
+    to: str
+    lineage: str | None
+
+    def fixed_by(self, planned: PlannedItem) -> Self:
+        """The same, so that another plan can only lead to the same state: never to what then
+        happens to be the latest. A recovery point's id and a position in the log are fixed by
+        themselves."""
+        asked = replace(self, name=planned.stored.item.id)
+        if POINT_ID.fullmatch(self.to.strip()):
+            return asked
+        if not _POSITION.fullmatch(self.to.strip()) and planned.plan.stop_at is not None:
+            asked = replace(asked, to=planned.plan.stop_at.isoformat())
+        return replace(asked, lineage=planned.plan.lineage)
+
+
+def _behind(
+    stock: Stock,
+    asked: _Asked,
+    error: LogNotReplayable,
+    failed: PlannedItem,
+    stop: StopSignal,
+) -> tuple[PlannedItem, Sequence[RestoreStep]]:
+    """A plan to the same state that replays no log before ``error.behind``; ``error`` again when
+    there is none."""
+    try:
+        planned, steps = _readable(stock, asked, stop, replayed_from=error.behind)
+    except (Refused, UnknownName, ObjectDamaged, ObjectNotFound):
+        raise error from None
+    if planned.plan.steps == failed.plan.steps:
+        raise error
+    note = f"a newer backup is used to begin with: {error.message}"
+    return replace(planned, plan=replace(planned.plan, notes=(*planned.plan.notes, note))), steps
 
 
 def _is_latest(to: str) -> bool:
@@ -173,22 +226,23 @@ def _planner(to: str, zone: tzinfo, lineage: str | None) -> Callable[[Catalog], 
 
 
 def _readable(
-    stock: Stock, name: str | None, to: str, lineage: str | None, stop: StopSignal
+    stock: Stock, asked: _Asked, stop: StopSignal, *, replayed_from: int = 0
 ) -> tuple[PlannedItem, Sequence[RestoreStep]]:
     """A plan all of whose manifests and shipped log can be read, and its steps. Without one, the
     error of the first manifest that cannot be; for shipped log InstantUnreachable, naming what can
-    be reached without it.
-
-    The first plan fixes item, lineage and instant: planning around what is damaged must lead to
-    the same state, never to what then happens to be the latest. A recovery point's id and a
-    position in the log are fixed by themselves.
+    be reached without it. The first plan fixes what is restored.
     """
-    is_point = POINT_ID.fullmatch(to.strip()) is not None
-    is_instant = not is_point and not _POSITION.fullmatch(to.strip())
     unreadable: dict[str, ObjectDamaged | ObjectNotFound] = {}
     while True:
         try:
-            planned = plan_item(stock, name, to, lineage=lineage, without=unreadable)
+            planned = plan_item(
+                stock,
+                asked.name,
+                asked.to,
+                lineage=asked.lineage,
+                without=unreadable,
+                replayed_from=replayed_from,
+            )
         except (Refused, UnknownName) as refusal:
             for lost, error in unreadable.items():
                 # There is no second copy of shipped log: what is left without it is the answer.
@@ -196,11 +250,7 @@ def _readable(
                     raise error from None
                 raise _damaged(refusal, error) from None
             raise
-        name = planned.stored.item.id
-        if not is_point:
-            lineage = planned.plan.lineage
-        if is_instant and planned.plan.stop_at is not None:
-            to = planned.plan.stop_at.isoformat()
+        asked = asked.fixed_by(planned)
         found = _steps(planned, unreadable, stop)
         if found is not None:
             notes = [f"{point} is left out: {error}" for point, error in unreadable.items()]
@@ -216,11 +266,12 @@ def _steps(
     """The plan's steps with their manifests; None after adding what cannot be read. Every piece of
     shipped log is read once here, before the target is touched."""
     steps: list[RestoreStep] = []
+    whole = {point.id: point for point in planned.catalog.points}
     for point in planned.plan.steps:
         if point.is_tail:
             continue
         try:
-            steps.append(RestoreStep(point, *planned.stored.open_point(point)))
+            steps.append(RestoreStep(whole[point.id], *planned.stored.open_point(point)))
         except (ObjectDamaged, ObjectNotFound) as error:
             unreadable[point.id] = error
             return None
@@ -264,13 +315,20 @@ def _damaged(refusal: Refused, error: ObjectDamaged | ObjectNotFound) -> Refused
     )
 
 
-def _without(catalog: Catalog, ids: Collection[str]) -> Catalog:
-    """The catalog without these recovery points and pieces of shipped log."""
+def _without(catalog: Catalog, ids: Collection[str], replayed_from: int) -> Catalog:
+    """The catalog without these recovery points and pieces of shipped log, and of each log
+    around ``replayed_from`` only what lies behind."""
     return replace(
         catalog,
-        points=tuple(p for p in catalog.points if p.id not in ids),
+        points=tuple(_from(p, replayed_from) for p in catalog.points if p.id not in ids),
         shipped=tuple(piece for piece in catalog.shipped if piece.name not in ids),
     )
+
+
+def _from(point: Point, position: int) -> Point:
+    if point.type is PointType.LOG and point.first_lsn < position < point.last_lsn:
+        return replace(point, first_lsn=position)
+    return point
 
 
 def _require_outside(vault_url: str, directory: Path) -> None:

@@ -218,7 +218,7 @@ class _Restore:
         self.progress.phase("log", self.chain.log_bytes)
         folder = self.directory / "pg_wal"
         finder = TablespaceFinder(self.chain.log.segment_size)
-        created: list[str] = []
+        created: dict[str, int] = {}
         last_name = ""
         for last_name, lsn in self.chain.log.segments():
             path = folder / last_name
@@ -227,16 +227,17 @@ class _Restore:
             with path.open("r+b", buffering=0) as out:
                 for piece in self.chain.log.segment(self.frames, lsn):
                     self.stop.check()
-                    created += finder.feed(position, piece)
+                    behind = lsn + self.chain.log.segment_size
+                    created |= dict.fromkeys(finder.feed(position, piece), behind)
                     position += len(piece)
                     self.progress.advance(len(piece))
                     while piece:
                         piece = piece[out.write(piece) :]
         for name, content in self.chain.log.history_files().items():
             write_file(folder / name, content, self.user)
-        for path_text in dict.fromkeys(created):
+        for path_text, behind in created.items():
             if Path(path_text).exists():
-                raise TablespaceInTheWay(path_text)
+                raise TablespaceInTheWay(path_text, behind=behind)
         settings = {
             **kept_settings(),
             "hot_standby": "on",
@@ -244,7 +245,7 @@ class _Restore:
             **stop_point.settings(),
         }
         self._configure(settings)
-        return tuple(dict.fromkeys(created))
+        return tuple(created)
 
     def left_stopped(
         self, stop_point: StopPoint, programs: Programs | None, created: Sequence[str]
