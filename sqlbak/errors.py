@@ -22,6 +22,7 @@ Errors travel up as exceptions and are printed or logged once, at the edge.
     |   +-- TargetNotUsable
     |   |   +-- LogNotReplayable
     |   +-- FeatureUnsupported
+    |   +-- BackupPaused
     +-- VaultError                      exit 1
     |   +-- ObjectNotFound
     |   +-- PreconditionFailed
@@ -42,6 +43,7 @@ Errors travel up as exceptions and are printed or logged once, at the edge.
     |   +-- ServerRefused
     |   +-- ServerNotReady
     |   +-- ServerProgramMissing
+    |   +-- ServerBehind
     |   +-- LogChainBroken
     |   |   +-- LogRewritten
     |   +-- BaseUnusable
@@ -61,6 +63,7 @@ from typing import ClassVar
 __all__ = [
     "AccessDenied",
     "BackupFailed",
+    "BackupPaused",
     "BaseUnusable",
     "ConfigurationInvalid",
     "EngineError",
@@ -90,6 +93,7 @@ __all__ = [
     "RestoreFailed",
     "RestoreNotProven",
     "SecretUnavailable",
+    "ServerBehind",
     "ServerNotReady",
     "ServerProgramMissing",
     "ServerRefused",
@@ -257,6 +261,13 @@ class FeatureUnsupported(Refused):
     code = "feature_unsupported"
 
 
+class BackupPaused(Refused):
+    """Nothing of that kind can be taken of the item as its owner keeps it now (SQL Server: no log
+    in the SIMPLE recovery model, nothing at all while it is offline). That is no failure."""
+
+    code = "backup_paused"
+
+
 class VaultError(SqlbakError):
     """The vault or its object store failed."""
 
@@ -406,6 +417,13 @@ class ServerProgramMissing(EngineError):
     """A PostgreSQL program of the right major version was not found."""
 
     code = "server_program_missing"
+
+
+class ServerBehind(EngineError):
+    """A standby has not come as far as what the vault already holds. Nothing is broken: it catches
+    up, or it does not follow its primary any more."""
+
+    code = "server_behind"
 
 
 class LogChainBroken(EngineError):

@@ -52,16 +52,21 @@ class ChainRules:
             its ``reachable_from``, so that it alone restores to that instant.
         logs_join_exactly: a log that follows a log begins where that one ended (Microsoft's
             sequence test); an overlap means another fork, or a foreign backup.
+        newest_lineage_is_meant: where nobody names a lineage, one that goes on beside a newer one
+            is abandoned.
         rates: how fast they are restored.
     """
 
     bases_prove_their_end: bool = True
     logs_join_exactly: bool = False
+    newest_lineage_is_meant: bool = True
     rates: RestoreRates = DEFAULT_RATES
 
 
 LOOSE_RULES: Final = ChainRules()
-SQL_SERVER_RULES: Final = ChainRules(bases_prove_their_end=False, logs_join_exactly=True)
+SQL_SERVER_RULES: Final = ChainRules(
+    bases_prove_their_end=False, logs_join_exactly=True, newest_lineage_is_meant=False
+)
 
 
 @dataclass(frozen=True, slots=True)

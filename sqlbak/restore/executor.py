@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, tzinfo
 from functools import partial
 from pathlib import Path
-from typing import Literal, Protocol, Self
+from typing import Literal, Protocol
 from urllib.parse import unquote, urlsplit
 
 from sqlbak.engines.port import RestoreOutcome, RestoreStep, RestoreTarget
@@ -30,9 +30,10 @@ from sqlbak.errors import (
     UsageError,
 )
 from sqlbak.fleet import StoredItem
-from sqlbak.model import Catalog, Item, Point, PointType, ShippedLog
+from sqlbak.model import Catalog, EngineName, Item, Point, PointType, ShippedLog
 from sqlbak.policy.local_time import parse_instant
 from sqlbak.progress import NO_PROGRESS, Progress
+from sqlbak.restore.chain import LOOSE_RULES, SQL_SERVER_RULES, ChainRules
 from sqlbak.restore.planner import (
     LATEST,
     Latest,
@@ -44,9 +45,18 @@ from sqlbak.restore.planner import (
 from sqlbak.stopping import NEVER, StopSignal
 from sqlbak.vault.layout import POINT_ID
 
-__all__ = ["PlannedItem", "RestoredItem", "Stock", "plan_item", "restore_item"]
+__all__ = [
+    "PlannedItem",
+    "RestoredItem",
+    "Stock",
+    "plan_item",
+    "plan_readable",
+    "restore_item",
+    "rules_of",
+]
 
 _POSITION = re.compile(r"([0-9A-Fa-f]{1,8})/([0-9A-Fa-f]{1,8})")
+_SQL_SERVER_POSITION = re.compile(r"(\d{1,10}):(\d{1,10}):(\d{1,5})|(\d{16,25})")
 
 
 class Stock(Protocol):
@@ -57,6 +67,9 @@ class Stock(Protocol):
 
     def zone(self, item: Item) -> tzinfo:
         """The zone in which the item's times are read."""
+
+    def program_dir(self, item: Item) -> Path | None:
+        """Where the server's own programs are for this item; None: nobody says."""
 
 
 _READERS = 4
@@ -109,7 +122,8 @@ def plan_item(
     names = sorted({stored.item.name for stored in stored_items})
     if len(names) > 1:
         raise NameNeeded("item", names)
-    chosen = _planner(to, stock.zone(stored_items[0].item), lineage)
+    first = stored_items[0].item
+    chosen = _planner(to, stock.zone(first), lineage, first.engine)
     planned: list[PlannedItem] = []
     problems: list[Refused | UnknownName] = []
     for stored in stored_items:
@@ -134,18 +148,27 @@ def restore_item(
     progress: Progress = NO_PROGRESS,
     stop: StopSignal = NEVER,
 ) -> RestoredItem:
-    """Plan as ``plan_item`` does, then restore into ``target``.
+    """Plan as ``plan_item`` does, then restore into ``target``; where that names no programs, with
+    those that the stock knows of.
 
     A recovery point whose manifest cannot be read is planned around where that leads to the same
-    instant, and so is log that cannot be replayed on this machine; the plan's notes tell. Raises
+    state, and so is log that cannot be replayed on this machine; the plan's notes tell. Raises
     what planning raises, before the target is touched;
     TargetNotUsable; ObjectDamaged; RestoreFailed; RestoreNotProven when the server recovered but
     not provably to the state asked for.
     """
-    asked = _Asked(name, to, lineage)
-    planned, steps = _readable(stock, asked, stop)
+    planned, steps = plan_readable(stock, name, to, lineage=lineage, stop=stop)
     stored = planned.stored
+    if stored.item.engine is EngineName.SQLSERVER:
+        raise UsageError(
+            f"{stored.item.name} is a database of SQL Server: it is restored on a server, not into "
+            "a directory",
+            hint="--as NAME restores it beside the original, --overwrite in its place; "
+            "--files DIR writes the backups and a script",
+        )
     _require_outside(stored.vault.store.url, target.directory)
+    if target.program_dir is None:
+        target = replace(target, program_dir=stock.program_dir(stored.item))
     restore: Callable[..., RestoreOutcome] = restorer(stored.item.engine)
     while True:
         try:
@@ -158,45 +181,30 @@ def restore_item(
                 target=target,
                 progress=progress,
                 stop=stop,
+                item_id=stored.item.id,
             )
         except LogNotReplayable as error:
-            asked = asked.fixed_by(planned)
-            planned, steps = _behind(stock, asked, error, planned, stop)
+            planned, steps = _behind(error, stock, planned, to, lineage, stop)
         else:
             return RestoredItem(stored.item, planned.plan, outcome, stored.vault.store.url)
 
 
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """What to restore, as it was asked for or as a plan has fixed it."""
-
-    name: str | None
-    to: str
-    lineage: str | None
-
-    def fixed_by(self, planned: PlannedItem) -> Self:
-        """The same, so that another plan can only lead to the same state: never to what then
-        happens to be the latest. A recovery point's id and a position in the log are fixed by
-        themselves."""
-        asked = replace(self, name=planned.stored.item.id)
-        if POINT_ID.fullmatch(self.to.strip()):
-            return asked
-        if not _POSITION.fullmatch(self.to.strip()) and planned.plan.stop_at is not None:
-            asked = replace(asked, to=planned.plan.stop_at.isoformat())
-        return replace(asked, lineage=planned.plan.lineage)
-
-
 def _behind(
-    stock: Stock,
-    asked: _Asked,
     error: LogNotReplayable,
+    stock: Stock,
     failed: PlannedItem,
+    to: str,
+    lineage: str | None,
     stop: StopSignal,
 ) -> tuple[PlannedItem, Sequence[RestoreStep]]:
     """A plan to the same state that replays no log before ``error.behind``; ``error`` again when
     there is none."""
+    to, lineage = _fixed(failed.plan, to, lineage)
+    name = failed.stored.item.id
     try:
-        planned, steps = _readable(stock, asked, stop, replayed_from=error.behind)
+        planned, steps = plan_readable(
+            stock, name, to, lineage=lineage, stop=stop, replayed_from=error.behind
+        )
     except (Refused, UnknownName, ObjectDamaged, ObjectNotFound):
         raise error from None
     if planned.plan.steps == failed.plan.steps:
@@ -205,43 +213,79 @@ def _behind(
     return replace(planned, plan=replace(planned.plan, notes=(*planned.plan.notes, note))), steps
 
 
+def _fixed(plan: RestorePlan, to: str, lineage: str | None) -> tuple[str, str | None]:
+    """What was asked for as ``plan`` understood it, so that another plan can only lead to the same
+    state, never to what then happens to be the latest. A recovery point's id and a position in the
+    log are fixed by themselves."""
+    if POINT_ID.fullmatch(to.strip()):
+        return to, lineage
+    if plan.stop_at is not None:
+        to = plan.stop_at.isoformat()
+    return to, plan.lineage
+
+
 def _is_latest(to: str) -> bool:
     return to.strip().lower() == "latest"
 
 
-def _planner(to: str, zone: tzinfo, lineage: str | None) -> Callable[[Catalog], RestorePlan]:
+def _planner(
+    to: str, zone: tzinfo, lineage: str | None, engine: EngineName
+) -> Callable[[Catalog], RestorePlan]:
     """How to plan for what ``to`` means. UsageError and its kin when it means nothing."""
     text = to.strip()
+    rules = rules_of(engine)
     if POINT_ID.fullmatch(text):
         if lineage is not None:
             raise UsageError("a recovery point has its lineage: leave out --lineage")
-        return partial(plan_to_point, point_id=text)
-    if position := _POSITION.fullmatch(text):
-        lsn = (int(position[1], 16) << 32) | int(position[2], 16)
-        return partial(plan_to_position, lsn=lsn, lineage=lineage)
+        return partial(plan_to_point, point_id=text, rules=rules)
+    if (lsn := position_in(text, engine)) is not None:
+        return partial(plan_to_position, lsn=lsn, lineage=lineage, rules=rules)
     target: datetime | Literal[Latest.LATEST] = (
         LATEST if _is_latest(text) else parse_instant(text, zone)
     )
-    return partial(plan, to=target, lineage=lineage)
+    return partial(plan, to=target, lineage=lineage, rules=rules)
 
 
-def _readable(
-    stock: Stock, asked: _Asked, stop: StopSignal, *, replayed_from: int = 0
+def position_in(text: str, engine: EngineName) -> int | None:
+    """A position in the log as the engine's people write it: ``0/3000148`` (PostgreSQL);
+    ``39:1720:1`` or its 25-digit form (SQL Server). None: it is none."""
+    if engine is EngineName.SQLSERVER:
+        found = _SQL_SERVER_POSITION.fullmatch(text.strip())
+        if found is None:
+            return None
+        if found[4] is not None:
+            return int(found[4])
+        return int(found[1]) * 10**15 + int(found[2]) * 10**5 + int(found[3])
+    position = _POSITION.fullmatch(text.strip())
+    return None if position is None else (int(position[1], 16) << 32) | int(position[2], 16)
+
+
+def rules_of(engine: EngineName) -> ChainRules:
+    """What the engine promises of its backups."""
+    return SQL_SERVER_RULES if engine is EngineName.SQLSERVER else LOOSE_RULES
+
+
+def plan_readable(
+    stock: Stock,
+    name: str | None,
+    to: str,
+    *,
+    lineage: str | None,
+    stop: StopSignal,
+    without: Collection[str] = (),
+    replayed_from: int = 0,
 ) -> tuple[PlannedItem, Sequence[RestoreStep]]:
-    """A plan all of whose manifests and shipped log can be read, and its steps. Without one, the
-    error of the first manifest that cannot be; for shipped log InstantUnreachable, naming what can
-    be reached without it. The first plan fixes what is restored.
+    """A plan as ``plan_item`` makes it, all of whose manifests and shipped log can be read, and its
+    steps. Without one, the error of the first manifest that cannot be; for shipped log
+    InstantUnreachable, naming what can be reached without it. The first plan fixes item, lineage
+    and instant.
     """
     unreadable: dict[str, ObjectDamaged | ObjectNotFound] = {}
     while True:
         try:
+            left_out = {*without, *unreadable}
             planned = plan_item(
-                stock,
-                asked.name,
-                asked.to,
-                lineage=asked.lineage,
-                without=unreadable,
-                replayed_from=replayed_from,
+                stock, name, to, lineage=lineage, without=left_out, replayed_from=replayed_from
             )
         except (Refused, UnknownName) as refusal:
             for lost, error in unreadable.items():
@@ -250,7 +294,8 @@ def _readable(
                     raise error from None
                 raise _damaged(refusal, error) from None
             raise
-        asked = asked.fixed_by(planned)
+        name = planned.stored.item.id
+        to, lineage = _fixed(planned.plan, to, lineage)
         found = _steps(planned, unreadable, stop)
         if found is not None:
             notes = [f"{point} is left out: {error}" for point, error in unreadable.items()]

@@ -234,6 +234,37 @@ def test_before_the_fork_the_newest_lineage_is_named_and_after_it_a_choice_is_ne
         plan(FAILOVER, at(20))
 
 
+def test_an_abandoned_branch_is_only_restored_when_it_is_named() -> None:
+    promoted = replace(full("g", 300, 40, lineage="2"), started_at=at(35))
+    came_back = log("a3", 300, 400, 60)
+    points = catalog(
+        full("f", 100, 0),
+        log("a1", 100, 200, 15),
+        log("a2", 200, 300, 30),
+        promoted,
+        came_back,
+        forks=(Fork("2", "1", 250),),
+    )
+    assert steps(plan(points, at(20))) == ["f", "a1", "a2"]  # nothing of 2 was there yet
+    for instant in (at(50), LATEST):
+        with pytest.raises(LineageAmbiguous, match="lineage 2 had been begun") as refused:
+            plan(points, instant)
+        assert "--lineage 1" in refused.value.hint
+    assert steps(plan(points, at(50), lineage="1")) == ["f", "a1", "a2", "a3"]
+    assert steps(plan(points, at(40), lineage="2")) == ["g"]
+
+
+def test_of_two_branches_the_younger_one_needs_no_name() -> None:
+    points = catalog(
+        full("f", 100, 0),
+        full("g", 250, 40, lineage="2"),
+        full("h", 350, 60, lineage="3"),
+        log("c", 350, 400, 75, lineage="3"),
+        forks=(Fork("2", "1", 200), Fork("3", "1", 300)),
+    )
+    assert steps(plan(points, at(70))) == ["h", "c"]
+
+
 def test_lineages_that_share_a_state_beyond_a_fork_need_no_choice() -> None:
     third = log("c1", 350, 400, 60, lineage="3")
     points = catalog(*FAILOVER.points, third, forks=(*FAILOVER.forks, Fork("3", "2", 350)))
