@@ -20,6 +20,7 @@ Errors travel up as exceptions and are printed or logged once, at the edge.
     |   +-- LineageContradictory
     |   +-- NothingToRestore
     |   +-- TargetNotUsable
+    |   |   +-- LogNotReplayable
     |   +-- FeatureUnsupported
     |   +-- BackupPaused
     +-- VaultError                      exit 1
@@ -84,6 +85,7 @@ __all__ = [
     "LineageConflict",
     "LineageContradictory",
     "LogChainBroken",
+    "LogNotReplayable",
     "LogRewritten",
     "NameNeeded",
     "NothingToRestore",
@@ -250,6 +252,15 @@ class TargetNotUsable(Refused):
     """The place to restore into is not empty, not writable or too small."""
 
     code = "target_not_usable"
+
+
+class LogNotReplayable(TargetNotUsable):
+    """Some log cannot be replayed on this machine. What begins at ``behind`` or later does not
+    need it."""
+
+    def __init__(self, message: str, *, behind: int, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.behind = behind
 
 
 class FeatureUnsupported(Refused):

@@ -19,6 +19,7 @@ from sqlbak.engines.port import RestoreOutcome, RestoreStep, RestoreTarget
 from sqlbak.engines.registry import restorer
 from sqlbak.errors import (
     InstantUnreachable,
+    LogNotReplayable,
     NameNeeded,
     NothingToRestore,
     ObjectDamaged,
@@ -29,7 +30,7 @@ from sqlbak.errors import (
     UsageError,
 )
 from sqlbak.fleet import StoredItem
-from sqlbak.model import Catalog, EngineName, Item, ShippedLog
+from sqlbak.model import Catalog, EngineName, Item, Point, PointType, ShippedLog
 from sqlbak.policy.local_time import parse_instant
 from sqlbak.progress import NO_PROGRESS, Progress
 from sqlbak.restore.chain import LOOSE_RULES, SQL_SERVER_RULES, ChainRules
@@ -77,10 +78,11 @@ _READERS = 4
 
 @dataclass(frozen=True, slots=True)
 class PlannedItem:
-    """A plan, and the stored item that it is for."""
+    """A plan, the stored item that it is for, and all that is known of it."""
 
     stored: StoredItem
     plan: RestorePlan
+    catalog: Catalog
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,14 +102,16 @@ def plan_item(
     *,
     lineage: str | None = None,
     without: Collection[str] = (),
+    replayed_from: int = 0,
 ) -> PlannedItem:
     """Plan the restore of the item called ``name`` (None: the only one) to ``to``.
 
     ``to`` is ISO 8601 (without an offset it is read in the item's policy's zone), ``latest``, a
     position in the log as PostgreSQL writes it, or a recovery point's id: its very end. One name
     may stand for several stored items, when a server was replaced by another under the same name;
-    what is asked for then decides. ``without``: ids of recovery points that must not be used.
-    Raises UsageError, Refused and what the vault raises.
+    what is asked for then decides. ``without``: ids of recovery points that must not be used;
+    ``replayed_from``: the position before which no log may be replayed. Raises UsageError,
+    Refused and what the vault raises.
     """
     stored_items = stock.stored_items(name)
     if not stored_items:
@@ -124,7 +128,9 @@ def plan_item(
     problems: list[Refused | UnknownName] = []
     for stored in stored_items:
         try:
-            planned.append(PlannedItem(stored, chosen(_without(stored.catalog(), without))))
+            catalog = stored.catalog()
+            usable = _without(catalog, without, replayed_from)
+            planned.append(PlannedItem(stored, chosen(usable), catalog))
         except (Refused, UnknownName) as problem:
             problems.append(problem)
     if not planned:
@@ -146,7 +152,8 @@ def restore_item(
     those that the stock knows of.
 
     A recovery point whose manifest cannot be read is planned around where that leads to the same
-    instant; the plan's notes tell. Raises what planning raises, before the target is touched;
+    state, and so is log that cannot be replayed on this machine; the plan's notes tell. Raises
+    what planning raises, before the target is touched;
     TargetNotUsable; ObjectDamaged; RestoreFailed; RestoreNotProven when the server recovered but
     not provably to the state asked for.
     """
@@ -163,18 +170,58 @@ def restore_item(
     if target.program_dir is None:
         target = replace(target, program_dir=stock.program_dir(stored.item))
     restore: Callable[..., RestoreOutcome] = restorer(stored.item.engine)
-    outcome = restore(
-        steps,
-        stop_at=planned.plan.stop_at,
-        stop_lsn=planned.plan.stop_lsn,
-        lineage=planned.plan.lineage,
-        histories=stored.histories(),
-        target=target,
-        progress=progress,
-        stop=stop,
-        item_id=stored.item.id,
-    )
-    return RestoredItem(stored.item, planned.plan, outcome, stored.vault.store.url)
+    while True:
+        try:
+            outcome = restore(
+                steps,
+                stop_at=planned.plan.stop_at,
+                stop_lsn=planned.plan.stop_lsn,
+                lineage=planned.plan.lineage,
+                histories=stored.histories(),
+                target=target,
+                progress=progress,
+                stop=stop,
+                item_id=stored.item.id,
+            )
+        except LogNotReplayable as error:
+            planned, steps = _behind(error, stock, planned, to, lineage, stop)
+        else:
+            return RestoredItem(stored.item, planned.plan, outcome, stored.vault.store.url)
+
+
+def _behind(
+    error: LogNotReplayable,
+    stock: Stock,
+    failed: PlannedItem,
+    to: str,
+    lineage: str | None,
+    stop: StopSignal,
+) -> tuple[PlannedItem, Sequence[RestoreStep]]:
+    """A plan to the same state that replays no log before ``error.behind``; ``error`` again when
+    there is none."""
+    to, lineage = _fixed(failed.plan, to, lineage)
+    name = failed.stored.item.id
+    try:
+        planned, steps = plan_readable(
+            stock, name, to, lineage=lineage, stop=stop, replayed_from=error.behind
+        )
+    except (Refused, UnknownName, ObjectDamaged, ObjectNotFound):
+        raise error from None
+    if planned.plan.steps == failed.plan.steps:
+        raise error
+    note = f"a newer backup is used to begin with: {error.message}"
+    return replace(planned, plan=replace(planned.plan, notes=(*planned.plan.notes, note))), steps
+
+
+def _fixed(plan: RestorePlan, to: str, lineage: str | None) -> tuple[str, str | None]:
+    """What was asked for as ``plan`` understood it, so that another plan can only lead to the same
+    state, never to what then happens to be the latest. A recovery point's id and a position in the
+    log are fixed by themselves."""
+    if POINT_ID.fullmatch(to.strip()):
+        return to, lineage
+    if plan.stop_at is not None:
+        to = plan.stop_at.isoformat()
+    return to, plan.lineage
 
 
 def _is_latest(to: str) -> bool:
@@ -226,21 +273,20 @@ def plan_readable(
     lineage: str | None,
     stop: StopSignal,
     without: Collection[str] = (),
+    replayed_from: int = 0,
 ) -> tuple[PlannedItem, Sequence[RestoreStep]]:
     """A plan as ``plan_item`` makes it, all of whose manifests and shipped log can be read, and its
     steps. Without one, the error of the first manifest that cannot be; for shipped log
-    InstantUnreachable, naming what can be reached without it.
-
-    The first plan fixes item, lineage and instant: planning around what is damaged must lead to
-    the same state, never to what then happens to be the latest. A recovery point's id and a
-    position in the log are fixed by themselves.
+    InstantUnreachable, naming what can be reached without it. The first plan fixes item, lineage
+    and instant.
     """
-    is_point = POINT_ID.fullmatch(to.strip()) is not None
     unreadable: dict[str, ObjectDamaged | ObjectNotFound] = {}
     while True:
         try:
             left_out = {*without, *unreadable}
-            planned = plan_item(stock, name, to, lineage=lineage, without=left_out)
+            planned = plan_item(
+                stock, name, to, lineage=lineage, without=left_out, replayed_from=replayed_from
+            )
         except (Refused, UnknownName) as refusal:
             for lost, error in unreadable.items():
                 # There is no second copy of shipped log: what is left without it is the answer.
@@ -249,10 +295,7 @@ def plan_readable(
                 raise _damaged(refusal, error) from None
             raise
         name = planned.stored.item.id
-        if not is_point:
-            lineage = planned.plan.lineage
-        if planned.plan.stop_at is not None:
-            to = planned.plan.stop_at.isoformat()
+        to, lineage = _fixed(planned.plan, to, lineage)
         found = _steps(planned, unreadable, stop)
         if found is not None:
             notes = [f"{point} is left out: {error}" for point, error in unreadable.items()]
@@ -268,11 +311,12 @@ def _steps(
     """The plan's steps with their manifests; None after adding what cannot be read. Every piece of
     shipped log is read once here, before the target is touched."""
     steps: list[RestoreStep] = []
+    whole = {point.id: point for point in planned.catalog.points}
     for point in planned.plan.steps:
         if point.is_tail:
             continue
         try:
-            steps.append(RestoreStep(point, *planned.stored.open_point(point)))
+            steps.append(RestoreStep(whole[point.id], *planned.stored.open_point(point)))
         except (ObjectDamaged, ObjectNotFound) as error:
             unreadable[point.id] = error
             return None
@@ -316,13 +360,20 @@ def _damaged(refusal: Refused, error: ObjectDamaged | ObjectNotFound) -> Refused
     )
 
 
-def _without(catalog: Catalog, ids: Collection[str]) -> Catalog:
-    """The catalog without these recovery points and pieces of shipped log."""
+def _without(catalog: Catalog, ids: Collection[str], replayed_from: int) -> Catalog:
+    """The catalog without these recovery points and pieces of shipped log, and of each log
+    around ``replayed_from`` only what lies behind."""
     return replace(
         catalog,
-        points=tuple(p for p in catalog.points if p.id not in ids),
+        points=tuple(_from(p, replayed_from) for p in catalog.points if p.id not in ids),
         shipped=tuple(piece for piece in catalog.shipped if piece.name not in ids),
     )
+
+
+def _from(point: Point, position: int) -> Point:
+    if point.type is PointType.LOG and point.first_lsn < position < point.last_lsn:
+        return replace(point, first_lsn=position)
+    return point
 
 
 def _require_outside(vault_url: str, directory: Path) -> None:

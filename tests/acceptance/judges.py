@@ -30,6 +30,7 @@ __all__ = [
     "remove_cluster",
     "restored_by_hand",
     "restored_started",
+    "told",
 ]
 
 PATIENCE_SECONDS = 60.0

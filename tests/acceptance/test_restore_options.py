@@ -18,6 +18,8 @@ from tests.engines.postgres.clusters import Cluster, run_as_server_user, scratch
 
 pytestmark = pytest.mark.postgres
 
+DIFFERENTIALS = 'full: "0 1 * * sun"\n    differential: "0 1 * * mon-sat"\n    log: 15m'
+
 
 @pytest.fixture
 def home() -> Iterator[Path]:
@@ -69,6 +71,33 @@ def test_a_position_in_the_log_is_an_end_too(marked: Marked, home: Path) -> None
     answer = marked.site.restore(marked.position, home / "data", "--start", *_programs(marked)).ok()
     assert answer["stop_lsn"] >= answer["reached"]["lsn"]
     assert marked.rows(answer) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("start", [True, False])
+def test_log_that_makes_a_tablespace_in_the_way_is_passed_by_a_newer_base(
+    cluster: Cluster, tmp_path: Path, home: Path, start: bool
+) -> None:
+    site = Site(tmp_path, cluster.dsn(), policy=DIFFERENTIALS)
+    full = site.backup("full")
+    name = f"made_later_{start}".lower()
+    place = cluster.make_directory(name)
+    cluster.execute(f"CREATE TABLESPACE {name} LOCATION '{place}'")
+    before = sorted(place.rglob("*"))
+    differential = site.backup("differential")
+    cluster.execute(f"CREATE TABLE t_{name} TABLESPACE {name} AS SELECT 4711 AS n")
+    log = site.backup("log")
+    # One log holds all of it: it is the cheapest way, if only it could be replayed.
+    plan = site.run("plan", "orders").ok()
+    assert [step["point"] for step in plan["steps"]] == [full["id"], log["id"]]
+    answer = site.restore("latest", home / "data", *(["--start"] * start)).ok()
+    steps = [step["point"] for step in answer["steps"]]
+    assert steps == [full["id"], differential["id"], log["id"]]
+    assert any(f"creates a tablespace at {place}" in note for note in answer["notes"])
+    if start:
+        with psycopg.connect(answer["connection"]) as connection:
+            assert connection.execute(f"SELECT n FROM t_{name}").fetchall() == [(4711,)]
+        run_as_server_user([cluster.programs / "pg_ctl", "stop", "-D", home / "data"])
+    assert [path for path in before if not path.exists()] == []
 
 
 def _programs(marked: Marked) -> tuple[str, str]:

@@ -29,7 +29,7 @@ def lay_out_log(
     TablespaceInTheWay when one of them is there on this machine."""
     progress.phase("log", chain.last_lsn - chain.first_lsn)
     finder = TablespaceFinder(chain.segment_size)
-    created: list[str] = []
+    created: dict[str, int] = {}
     for name, lsn in chain.segments():
         path = directory / "pg_wal" / name
         write_file(path, b"", user)
@@ -37,15 +37,16 @@ def lay_out_log(
         with path.open("r+b", buffering=0) as out:
             for piece in chain.segment(frames, lsn):
                 stop.check()
-                created += finder.feed(position, piece)
+                behind = lsn + chain.segment_size
+                created |= dict.fromkeys(finder.feed(position, piece), behind)
                 position += len(piece)
                 progress.advance(len(piece))
                 while piece:
                     piece = piece[out.write(piece) :]
-    for path_text in dict.fromkeys(created):
+    for path_text, behind in created.items():
         if Path(path_text).exists():
-            raise TablespaceInTheWay(path_text)
-    return tuple(dict.fromkeys(created))
+            raise TablespaceInTheWay(path_text, behind=behind)
+    return tuple(created)
 
 
 def lay_out_histories(chain: WalChain, directory: Path, user: ServerUser) -> None:

@@ -16,7 +16,7 @@ from sqlbak.engines.postgres.frames import FrameReader
 from sqlbak.engines.postgres.walrecords import TablespaceFinder
 from sqlbak.engines.postgres.walsource import WalChain
 from sqlbak.engines.postgres.walspool import WalSpool
-from sqlbak.errors import RestoreFailed, SqlbakError, TargetNotUsable
+from sqlbak.errors import LogNotReplayable, RestoreFailed, SqlbakError
 from sqlbak.progress import Progress
 from sqlbak.stopping import StopSignal
 
@@ -28,14 +28,17 @@ _BEAT_SECONDS = 1.0
 _LOOK_SECONDS = 0.02
 
 
-class TablespaceInTheWay(TargetNotUsable):
-    """The server asked for log that creates a tablespace, which would empty its directory."""
+class TablespaceInTheWay(LogNotReplayable):
+    """The server asked for log that creates a tablespace, which would empty its directory. The
+    segment with that record ends at ``behind``."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, behind: int) -> None:
         super().__init__(
             f"the log creates a tablespace at {path}; replaying that would empty the directory on "
             "this machine",
-            hint="restore to an instant before it was created, or from a full backup taken after",
+            behind=behind,
+            hint="restore to an instant before it was created, or take a full or differential "
+            "now and restore to an instant after that",
         )
 
 
@@ -160,7 +163,7 @@ class WalFeed:
                 self._spool.take_back(ready)
         created = self._prepare(name, lsn)
         if created:
-            raise TablespaceInTheWay(created[0])
+            raise TablespaceInTheWay(created[0], behind=lsn + self._chain.segment_size)
         self._next_lsn = lsn + self._chain.segment_size
         return True
 
