@@ -17,6 +17,7 @@ from pathlib import Path
 
 from sqlbak.engines.postgres.ground import create_file
 from sqlbak.engines.postgres.server import ServerUser
+from sqlbak.errors import RestoreFailed
 
 __all__ = ["WalSpool"]
 
@@ -77,6 +78,8 @@ class WalSpool:
     def make(self) -> None:
         """Make it where it is not yet, shut."""
         for folder in (self.directory, *(self.directory / name for name in _FOLDERS)):
+            if folder.is_symlink():  # the server's user may not lead us elsewhere
+                raise RestoreFailed(f"{folder} is a symbolic link", hint="restore again")
             if not folder.is_dir():
                 folder.mkdir(mode=0o700)
                 self.user.own(folder)
