@@ -43,6 +43,8 @@ from sqlbak.engines.postgres.unpack import flush, make_durable, target_errors
 from sqlbak.engines.postgres.walfeed import TablespaceInTheWay
 from sqlbak.errors import (
     Interrupted,
+    Refused,
+    RestoreFailed,
     ServerProgramMissing,
     SqlbakError,
     TargetNotUsable,
@@ -301,12 +303,16 @@ class _Layout:
 
 @contextlib.contextmanager
 def _saying_how_to_go_on(directory: Path) -> Iterator[None]:
-    """What is left of a directory that was being rewritten is no database."""
+    """What is left of a directory that was being rewritten is no database; and what stopped it
+    then, such as a full disk, is no refusal that touched nothing."""
     try:
         yield
     except SqlbakError as error:
         if (directory / CONTROL_FILE).exists():
             raise
         said = f"{directory} is no database now: the same command again goes on from here"
-        error.hint = f"{error.hint}; {said}" if error.hint else said
+        hint = f"{error.hint}; {said}" if error.hint else said
+        if isinstance(error, Refused):
+            raise RestoreFailed(error.message, hint=hint) from error
+        error.hint = hint
         raise
