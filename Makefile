@@ -17,6 +17,7 @@ lint:
 unit:
 	@.ci/environment demo,test
 	@tests/vault/install_ministack.sh >/dev/null || echo "without ministack: its tests are skipped"
+	@tests/engines/sqlserver/install_tsql_oracle.sh >/dev/null || echo "without Microsoft's T-SQL parser: its tests are skipped"
 	@SQLBAK_TEST_PG_BIN_DIRS="$$(tests/install_postgres_17.sh 2>/dev/null || true)" \
 		.venv/bin/pytest -n 2 --dist worksteal
 

@@ -21,6 +21,7 @@ Errors travel up as exceptions and are printed or logged once, at the edge.
     |   +-- NothingToRestore
     |   +-- TargetNotUsable
     |   +-- FeatureUnsupported
+    |   +-- BackupPaused
     +-- VaultError                      exit 1
     |   +-- ObjectNotFound
     |   +-- PreconditionFailed
@@ -41,6 +42,7 @@ Errors travel up as exceptions and are printed or logged once, at the edge.
     |   +-- ServerRefused
     |   +-- ServerNotReady
     |   +-- ServerProgramMissing
+    |   +-- ServerBehind
     |   +-- LogChainBroken
     |   |   +-- LogRewritten
     |   +-- BaseUnusable
@@ -60,6 +62,7 @@ from typing import ClassVar
 __all__ = [
     "AccessDenied",
     "BackupFailed",
+    "BackupPaused",
     "BaseUnusable",
     "ConfigurationInvalid",
     "EngineError",
@@ -88,6 +91,7 @@ __all__ = [
     "RestoreFailed",
     "RestoreNotProven",
     "SecretUnavailable",
+    "ServerBehind",
     "ServerNotReady",
     "ServerProgramMissing",
     "ServerRefused",
@@ -119,6 +123,10 @@ class SqlbakError(Exception):
 
     def __str__(self) -> str:
         return self.message
+
+    def advise(self, more: str) -> None:
+        """Add to the hint what only a caller knows."""
+        self.hint = f"{self.hint}; {more}" if self.hint else more
 
 
 class UsageError(SqlbakError):
@@ -240,6 +248,13 @@ class FeatureUnsupported(Refused):
     """The server, store or version lacks what the request needs."""
 
     code = "feature_unsupported"
+
+
+class BackupPaused(Refused):
+    """Nothing of that kind can be taken of the item as its owner keeps it now (SQL Server: no log
+    in the SIMPLE recovery model, nothing at all while it is offline). That is no failure."""
+
+    code = "backup_paused"
 
 
 class VaultError(SqlbakError):
@@ -391,6 +406,13 @@ class ServerProgramMissing(EngineError):
     """A PostgreSQL program of the right major version was not found."""
 
     code = "server_program_missing"
+
+
+class ServerBehind(EngineError):
+    """A standby has not come as far as what the vault already holds. Nothing is broken: it catches
+    up, or it does not follow its primary any more."""
+
+    code = "server_behind"
 
 
 class LogChainBroken(EngineError):

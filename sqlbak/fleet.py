@@ -9,17 +9,35 @@ stands behind the first one is the database's name.
 
 from __future__ import annotations
 
+import re
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from sqlbak.engines.port import Engine, PayloadSource
-from sqlbak.engines.registry import postgres_engine
-from sqlbak.errors import FeatureUnsupported, NameNeeded, ObjectNotFound, UnknownName, VaultMissing
-from sqlbak.model import Catalog, Item, Point, ShippedLog
+from sqlbak.discovery import Discovery, NamesInUse
+from sqlbak.engines.port import Engine, Inspection, PayloadSource
+from sqlbak.engines.registry import (
+    InstanceView,
+    SqlServerLogin,
+    SqlServerPlace,
+    inspect_sql_server,
+    look_at_sql_server,
+    postgres_engine,
+    sql_server_engine,
+    sql_server_target,
+)
+from sqlbak.errors import (
+    FeatureUnsupported,
+    NameNeeded,
+    ObjectNotFound,
+    UnknownName,
+    UsageError,
+    VaultMissing,
+)
+from sqlbak.model import Catalog, EngineName, Item, Point, ShippedLog
 from sqlbak.policy.schema import (
     Configuration,
     Policy,
@@ -37,6 +55,9 @@ from sqlbak.vault.retry import RetryPolicy
 from sqlbak.vault.store import ObjectStore
 from sqlbak.vault.tail import read_piece
 from sqlbak.vault.vault import Vault, create_vault, open_vault
+
+if TYPE_CHECKING:
+    from sqlbak.engines.sqlserver.restoring import TargetServer
 
 __all__ = ["Fleet", "StoredItem", "instance_of"]
 
@@ -104,6 +125,7 @@ class Fleet:
         self._stop = stop
         self._vaults: dict[str, Vault] = {}
         self._leases: dict[str, Leases] = {}
+        self._discovery = Discovery(self._look)
         self._lock = threading.Lock()
         self._users = 0
         self._is_retired = False
@@ -158,11 +180,12 @@ class Fleet:
         return name
 
     def item_names(self, instance: str) -> tuple[str, ...]:
-        """The names of what is protected of one instance. A cluster is one item; FeatureUnsupported
-        for an engine whose databases this version does not protect."""
-        if isinstance(self._configuration.instances[instance], SqlServerInstance):
-            raise _not_backed_up(instance)
-        return (instance,)
+        """The names of what is protected of one instance. A cluster is one item. A SQL Server
+        instance is asked for its databases: ServerUnreachable, ServerRefused."""
+        if not isinstance(self._configuration.instances[instance], SqlServerInstance):
+            return (instance,)
+        view = self._discovery.view(instance)
+        return tuple(f"{instance}/{database}" for database in sorted(view.items))
 
     def item_named(self, name: str | None) -> str:
         """The item meant by ``name``; None, or an instance's name, means its only one. UnknownName,
@@ -200,14 +223,69 @@ class Fleet:
         instance = instance_of(name)
         settings = self._configuration.instances[instance]
         if isinstance(settings, SqlServerInstance):
-            raise _not_backed_up(instance)
+            database = name.removeprefix(f"{instance}/")
+            return sql_server_engine(_login(settings), self._place(instance, settings), database)
         return self._postgres(instance, settings)
+
+    def inspect(self, name: str) -> Inspection:
+        """What one item says of itself, or a SQL Server instance with all its databases."""
+        settings = self._configuration.instances[instance_of(name)]
+        if "/" in name or not isinstance(settings, SqlServerInstance):
+            return self.engine(name).inspect()
+        return inspect_sql_server(
+            _login(settings),
+            self._place(name, settings),
+            include=settings.databases.include,
+            exclude=settings.databases.exclude,
+        )
+
+    def _look(self, instance: str) -> InstanceView:
+        settings = self._configuration.instances[instance]
+        if not isinstance(settings, SqlServerInstance):
+            raise TypeError(f"{instance} has no databases of its own")
+        return look_at_sql_server(
+            _login(settings),
+            include=settings.databases.include,
+            exclude=settings.databases.exclude,
+        )
+
+    def _place(self, instance: str, settings: SqlServerInstance) -> SqlServerPlace:
+        # Asked first: it refuses what this version does not do (delivery: url).
+        vault = self.vault(instance)
+        disk = settings.delivery.disk
+        if disk is None:
+            raise FeatureUnsupported(f"{instance}: delivery needs disk:")
+        return SqlServerPlace(
+            disk.server_path,
+            Path(disk.local_path),
+            owner=re.sub(r"[^0-9a-z]", "", vault.id.lower())[:16] or "sqlbak",
+            compression=settings.compression,
+            stripes=settings.stripes,
+        )
+
+    def restore_server(self, instance: str) -> TargetServer:
+        """Where databases are restored to on a SQL Server instance; connects only when used.
+        UnknownName; UsageError for an instance of another engine; SecretUnavailable."""
+        settings = self._configuration.instances[self.instance_named(instance)]
+        if not isinstance(settings, SqlServerInstance):
+            raise UsageError(
+                f"{instance} is no SQL Server: its databases cannot be restored to",
+                hint="name a SQL Server with --instance",
+            )
+        disk = settings.delivery.disk
+        folder = None if disk is None else (disk.server_path, Path(disk.local_path))
+        return sql_server_target(instance, _login(settings), folder)
 
     def _postgres(self, instance: str, settings: PostgresInstance) -> Engine:
         vault = self.vault(instance)
         # One slot a vault: two services that keep one server in two vaults do not share a slot.
         slot_name = settings.slot or f"sqlbak_{vault.id.replace('-', '_')[:16]}"
-        return postgres_engine(settings.dsn.resolve(), slot_name=slot_name)
+        primary = settings.primary_dsn
+        return postgres_engine(
+            settings.dsn.resolve(),
+            slot_name=slot_name,
+            primary_dsn=None if primary is None else primary.resolve(),
+        )
 
     def vault(self, name: str) -> Vault:
         """The vault of an instance or item, made if it does not exist yet. FeatureUnsupported when
@@ -223,19 +301,43 @@ class Fleet:
         return self._open(self.policy(instance).vault, is_made=True)
 
     def points(self, name: str) -> tuple[Point, ...]:
-        """The recovery points of the newest stored item of that name, by listing; none yet: ()."""
-        stored = self._stored_in(self.vault(name), name)
+        """The recovery points of the newest stored item of that name, by listing; none yet: ().
+        A SQL Server database is known by its identity, whatever its name was before."""
+        vault, instance = self.vault(name), instance_of(name)
+        if "/" in name:
+            database = name.removeprefix(f"{instance}/")
+            found = self._discovery.item(instance, database)
+            if found is not None and found.identity:
+                item = vault.find_item(
+                    EngineName.SQLSERVER,
+                    instance,
+                    database,
+                    found.identity,
+                    configured_names=self.configured_names(),
+                )
+                return () if item is None else tuple(vault.points(item.id))
+        stored = self._stored_in(vault, name)
         catalogs = [each.points() for each in stored]
         return max(catalogs, key=lambda points: max((p.id for p in points), default=""), default=())
 
-    def configured_names(self) -> frozenset[str]:
-        """The names of all configured instances: a stored item under another name is a renamed
-        one.
-        """
-        return frozenset(self._configuration.instances)
+    def configured_names(self, name: str | None = None) -> Collection[str]:
+        """The names of all configured instances and of the databases that SQL Server instances
+        are known to have: a stored item under another name is a renamed one. ``name``: the item
+        that it is about; its instance is asked for its databases."""
+        if name is not None and "/" in name:
+            self._discovery.view(instance_of(name))
+        return NamesInUse(
+            frozenset(self._configuration.instances),
+            {
+                name: self._discovery.known(name)
+                for name, settings in self._configuration.instances.items()
+                if isinstance(settings, SqlServerInstance)
+            },
+        )
 
     def stored_items(self, name: str | None) -> list[StoredItem]:
-        """Stored items by instance name or item id, in any configured vault; None: all of them.
+        """Stored items by name, instance or item id, in any configured vault; None: all of them.
+        A database is found under the name that it has in its newest recovery point, too.
 
         Raises UnknownName when the name is neither stored nor configured.
         """
@@ -248,8 +350,11 @@ class Fleet:
             found += [StoredItem(vault, item) for item in vault.items()]
         if name is None:
             return found
-        wanted = [each for each in found if name in (each.item.name, each.item.id)]
-        if not wanted and name not in self._configuration.instances:
+        wanted = [
+            each for each in found if name in (each.item.name, each.item.id, each.item.instance)
+        ]
+        wanted = wanted or [each for each in found if _newest_name(each, name) == name]
+        if not wanted and instance_of(name) not in self._configuration.instances:
             known = {each.item.name for each in found} | set(self._configuration.instances)
             raise UnknownName("item", name, sorted(known))
         return wanted
@@ -271,6 +376,11 @@ class Fleet:
     def store(self, vault_name: str) -> ObjectStore:
         """The bare store of a configured vault; the caller closes it. SecretUnavailable."""
         return self._store_of(self._configuration.vaults[vault_name])
+
+    def store_beside(self, vault_name: str, url: str) -> ObjectStore:
+        """The bare store at ``url``, reached as the vault's own is; the caller closes it."""
+        settings = self._configuration.vaults[vault_name]
+        return self._store_of(settings.model_copy(update={"url": url}))
 
     def leases(self, name: str) -> Leases:
         """The leases of an instance's or item's vault, as this process sees them."""
@@ -321,11 +431,28 @@ class Fleet:
         )
 
 
-def _not_backed_up(instance: str) -> FeatureUnsupported:
-    return FeatureUnsupported(
-        f"{instance}: this version takes no backups of SQL Server",
-        hint="`sqlbak plan --headers` plans restores of SQL Server backups offline",
+def _login(settings: SqlServerInstance) -> SqlServerLogin:
+    return SqlServerLogin(
+        host=settings.host,
+        port=settings.port,
+        user=settings.user,
+        password=settings.password.resolve(),
+        wire=settings.wire,
+        ca_file=settings.ca_file,
     )
+
+
+def _newest_name(stored: StoredItem, wanted: str) -> str | None:
+    """The name in the item's newest recovery point, where it is of the instance that is meant: a
+    database that was renamed is recorded under its first name."""
+    if "/" not in wanted or stored.item.instance != instance_of(wanted):
+        return None
+    newest = max(
+        stored.points(), key=lambda point: (point.finished_at, point.last_lsn), default=None
+    )
+    if newest is None:
+        return None
+    return stored.vault.manifest(stored.item.id, newest.id).item.name
 
 
 def _made(store: ObjectStore, settings: VaultSettings) -> Vault:

@@ -7,6 +7,17 @@ import pytest
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--soak", action="store_true", help="also run the long tests (make soak)")
+    parser.addoption(
+        "--sqlserver",
+        choices=("simulator", "container"),
+        default="simulator",
+        help="what the SQL Server contract tests run against",
+    )
+    parser.addoption(
+        "--sqlserver-version",
+        default="2022",
+        help="of the container image, with --sqlserver=container: 2022 or 2025",
+    )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

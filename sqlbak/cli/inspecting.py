@@ -20,8 +20,9 @@ def inspect(
     """Look at an instance without changing it; name each problem and the line that mends it."""
     here = session(context, config, as_json=as_json)
     with here.fleet() as fleet:
-        instance = fleet.instance_named(item)
-        inspection = fleet.engine(instance).inspect()
+        named = item is not None and "/" in item
+        instance = fleet.item_named(item) if named else fleet.instance_named(item)
+        inspection = fleet.inspect(instance)
     problems: list[dict[str, Any]] = [
         {
             "code": problem.code,

@@ -6,6 +6,7 @@ import typer
 
 from sqlbak.cli.output import instant, point_document, size_text
 from sqlbak.cli.session import AsJson, Config, Item, session
+from sqlbak.restore.executor import rules_of
 from sqlbak.restore.windows import windows
 
 __all__ = ["list_points", "list_windows"]
@@ -58,7 +59,7 @@ def list_windows(
                     "from": instant(window.start),
                     "to": instant(window.end),
                 }
-                for window in windows(stored.catalog())
+                for window in windows(stored.catalog(), rules=rules_of(stored.item.engine))
             ]
     here.output.document({"windows": documents})
     here.output.table(

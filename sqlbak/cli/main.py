@@ -15,6 +15,7 @@ from typer.exceptions import TyperException
 
 from sqlbak import __version__
 from sqlbak.cli import (
+    adopting,
     backing_up,
     demonstrating,
     feeding,
@@ -49,6 +50,7 @@ app.command("list")(listing.list_points)
 app.command("windows")(listing.list_windows)
 app.command("plan")(planning.plan_restore)
 app.command("restore")(restoring.restore)
+app.command("adopt")(adopting.adopt_backups)
 app.command("feed")(feeding.feed)
 app.command("inspect")(inspecting.inspect)
 app.add_typer(vaults.app, name="vault")

@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from sqlbak.cli.database_restoring import DatabaseRequest, moves_of, restore_database
 from sqlbak.cli.output import instant, size_text
 from sqlbak.cli.progress import progress_for
 from sqlbak.cli.session import (
@@ -26,7 +27,7 @@ from sqlbak.cli.session import (
     size_option,
 )
 from sqlbak.cli.signals import stop_on_signals
-from sqlbak.engines.port import DEFAULT_LOG_SPACE_BYTES, RestoreTarget
+from sqlbak.engines.port import DEFAULT_LOG_SPACE_BYTES, RestoreTarget, TailChoice
 from sqlbak.engines.postgres.timelines import format_lsn
 from sqlbak.errors import UsageError
 from sqlbak.restore.downloaded import DownloadedItem
@@ -44,8 +45,8 @@ def restore(
         typer.Option(
             "--to",
             metavar="T",
-            help="ISO 8601, with or without offset; 'latest'; a position in the log (0/3000148); "
-            "or a recovery point's id.",
+            help="ISO 8601, with or without offset; 'latest'; a position in the log (0/3000148, "
+            "39:1720:1); or a recovery point's id.",
         ),
     ] = ...,  # type: ignore[assignment]  # typer's way to say required
     into: Annotated[
@@ -89,18 +90,92 @@ def restore(
     ] = None,
     log_space: LogSpace = None,
     pg_bin: PgBin = None,
+    database: Annotated[
+        str | None,
+        typer.Option("--as", metavar="NAME", help="SQL Server: the name of the restored database."),
+    ] = None,
+    instance: Annotated[
+        str | None,
+        typer.Option(
+            "--instance",
+            metavar="I",
+            help="SQL Server: the instance to restore on. Not said: where it was backed up.",
+        ),
+    ] = None,
+    overwrite: Annotated[
+        bool,
+        typer.Option("--overwrite", help="SQL Server: replace the database that is there."),
+    ] = False,
+    tail: Annotated[
+        TailChoice | None,
+        typer.Option(
+            "--tail",
+            help="With --overwrite: what becomes of log that is in no backup yet: into the vault "
+            "first, or given up.",
+        ),
+    ] = None,
+    disconnect: Annotated[
+        bool, typer.Option("--disconnect", help="With --overwrite: end the database's sessions.")
+    ] = False,
+    move: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--move",
+            metavar="LOGICAL=PATH",
+            help="SQL Server: put a file of the database there, as the server sees it. May be "
+            "repeated.",
+        ),
+    ] = None,
+    norecovery: Annotated[
+        bool,
+        typer.Option("--norecovery", help="SQL Server: leave it RESTORING, ready for more log."),
+    ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="SQL Server: go on with an interrupted restore.")
+    ] = False,
+    files: Annotated[
+        Path | None,
+        typer.Option(
+            "--files",
+            metavar="DIR",
+            help="SQL Server: instead of restoring, write .bak and .trn files and a script.",
+        ),
+    ] = None,
     config: Config = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
     """Restore an item as it was at T. Input without an offset is read in the policy's zone."""
     here = session(context, config, as_json=as_json, quiet=quiet)
+    if database is not None or overwrite or resume or files is not None:
+        if any(place is not None for place in (into, in_place, reuse)):
+            raise UsageError(
+                "a database goes to a server (--as, --overwrite), not into a directory"
+            )
+        request = DatabaseRequest(
+            to=to,
+            database=database,
+            instance=instance,
+            overwrite=overwrite,
+            tail=tail,
+            disconnect=disconnect,
+            moves=moves_of(move or ()),
+            norecovery=norecovery,
+            resume=resume,
+            files=files,
+            lineage=lineage,
+            source=source,
+        )
+        restore_database(here, item, request)
+        return
     places = [place for place in (into, in_place, reuse) if place is not None]
     if len(places) != 1:
         raise UsageError(
-            "where to? one of --into DIR, --in-place DIR and --reuse DIR is needed",
+            "where to? one of --into DIR, --in-place DIR and --reuse DIR is needed, for SQL Server "
+            "one of --as NAME, --overwrite and --files DIR",
             hint="--into takes an empty or absent directory, --in-place the stopped cluster, which "
-            "is kept beside, --reuse an older state of it, which is given up",
+            "is kept beside, --reuse an older state of it, which is given up; --as names a new "
+            "database, --overwrite replaces the original",
         )
     target = RestoreTarget(
         directory=places[0],

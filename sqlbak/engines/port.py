@@ -6,7 +6,7 @@ PayloadSource. It knows nothing of vaults, policies or schedules.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -21,6 +21,8 @@ from sqlbak.stopping import StopSignal
 __all__ = [
     "DEFAULT_LOG_SPACE_BYTES",
     "BackupResult",
+    "DatabaseOutcome",
+    "DatabaseTarget",
     "DifferentialBase",
     "DiscoveredItem",
     "Engine",
@@ -35,6 +37,7 @@ __all__ = [
     "Shipment",
     "ShippedPiece",
     "StreamSink",
+    "TailChoice",
 ]
 
 
@@ -62,11 +65,28 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class DiscoveredItem:
-    """One thing that can be protected, under the engine's own identity, and where it stands."""
+    """One thing that can be protected, under the engine's own identity, and where it stands.
+
+    Attributes:
+        position: the end of its log, where the engine tells it.
+        may_lag: this server follows another one, and may not have come as far yet as log that was
+            backed up already.
+        why_no_log: why the server holds no log for us, as the end of a sentence for people; empty
+            where it does.
+        lineage: the lineage it is on, where there is no position.
+        next_log_lsn: where its next log backup begins, for an engine whose log backups follow each
+            other exactly; None elsewhere, or when there is none to take.
+        paused: what cannot be taken of it as its owner keeps it now, and why.
+    """
 
     identity: str
     database: str | None
     position: LogPosition | None
+    may_lag: bool = False
+    why_no_log: str = ""
+    lineage: str | None = None
+    next_log_lsn: int | None = None
+    paused: Mapping[PointType, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +141,8 @@ class BackupResult:
 
     ``continues_on``: a log backup stopped at a fork; another, from there, follows at once.
     ``notes``: sentences for people, such as why another method was used than the one asked for.
+    ``after_commit`` is called once, after the manifest is in the vault; it may raise EngineError,
+    which is told and does not undo anything.
     """
 
     type: PointType
@@ -138,6 +160,7 @@ class BackupResult:
     facts: Mapping[str, Any] = field(default_factory=dict)
     continues_on: LogPosition | None = None
     notes: tuple[str, ...] = ()
+    after_commit: Callable[[], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +248,54 @@ class RestoreOutcome:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
+class TailChoice(StrEnum):
+    """What becomes of log that is in no backup yet when its database is replaced."""
+
+    BACKUP = "backup"
+    DISCARD = "discard"
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseTarget:
+    """Which database of a server a restore makes (SQL Server).
+
+    Attributes:
+        name: of the database there.
+        replaces: there is a database of that name, and its older state is to take its place.
+        moves: where files go, by their logical names; the others go where the server puts its own.
+        recovers: open the database at the end; else it is left waiting for more log.
+        tail: what becomes of the replaced database's log that is in no backup; None: refuse then.
+        disconnects: end the sessions that use the database; else refuse while there are any.
+        resumes: go on with a restore of the same chain that was interrupted.
+    """
+
+    name: str
+    replaces: bool = False
+    moves: Mapping[str, str] = field(default_factory=dict)
+    recovers: bool = True
+    tail: TailChoice | None = None
+    disconnects: bool = False
+    resumes: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseOutcome:
+    """What the restore of a database reached. ``state`` is the server's own word for it, ONLINE
+    where it was recovered; ``proven``: it is ONLINE and its log ended within the step that holds
+    the instant asked for. ``resumed_after``: how many steps an earlier run had done."""
+
+    server: str
+    database: str
+    state: str
+    proven: bool
+    reached: LogPosition | None
+    stop_at: str | None
+    files: Mapping[str, str]
+    next_steps: tuple[str, ...]
+    resumed_after: int = 0
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
 class Engine(Protocol):
     """One database server instance. Methods open and close their own connections."""
 
@@ -233,9 +304,16 @@ class Engine(Protocol):
         ServerUnreachable or ServerRefused when nothing could be asked at all."""
 
     def full(
-        self, sink: PayloadSink, *, label: str, progress: Progress, stop: StopSignal
+        self,
+        sink: PayloadSink,
+        *,
+        label: str,
+        progress: Progress,
+        stop: StopSignal,
+        is_copy_only: bool = False,
     ) -> BackupResult:
-        """A full backup that restores to its own end without any log."""
+        """A full backup that restores to its own end without any log. ``is_copy_only``: no
+        differential will ever be of it, where the server itself keeps account of that."""
 
     def differential(
         self,
@@ -259,14 +337,20 @@ class Engine(Protocol):
         progress: Progress,
         stop: StopSignal,
         since_facts: Mapping[str, Any] | None = None,
+        leaves_restoring: bool = False,
     ) -> BackupResult:
         """The log from ``since`` to now. LogChainBroken when the server no longer has it, or is
         on a lineage that does not descend from ``since``. ``since_facts``: the facts of the
         recovery point that ended there, by which the engine proves that the server's log is still
-        the same one. LogRewritten when it is not."""
+        the same one. LogRewritten when it is not. ``leaves_restoring``: the tail, after which the
+        item takes no writes until it is restored; FeatureUnsupported where an engine has none."""
 
     def oldest_log(self) -> LogPosition | None:
         """The oldest position from which ``log`` can still start; None: nothing is held."""
+
+    def log_gap(self, since: LogPosition) -> str | None:
+        """Why the log from ``since`` on is not held any more, in words that begin a sentence; None
+        where the engine knows no more than that."""
 
     def acknowledge(self, position: LogPosition) -> None:
         """Everything before ``position`` is in the vault, manifest included: the server may

@@ -3,17 +3,79 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from sqlbak.engines.port import Engine, RestoreOutcome, RestoreStep, RestoreTarget
+from sqlbak.engines.port import (
+    DiscoveredItem,
+    Engine,
+    Inspection,
+    RestoreOutcome,
+    RestoreStep,
+    RestoreTarget,
+)
 from sqlbak.errors import FeatureUnsupported
 from sqlbak.model import EngineName
 from sqlbak.progress import Progress
 from sqlbak.stopping import StopSignal
 
-__all__ = ["LogFeeder", "LogOrder", "Restorer", "log_feeder", "postgres_engine", "restorer"]
+if TYPE_CHECKING:
+    from sqlbak.engines.sqlserver.address import ServerAddress
+    from sqlbak.engines.sqlserver.restoring import TargetServer
+
+__all__ = [
+    "InstanceView",
+    "LogFeeder",
+    "LogOrder",
+    "Restorer",
+    "SqlServerLogin",
+    "SqlServerPlace",
+    "inspect_sql_server",
+    "log_feeder",
+    "look_at_sql_server",
+    "postgres_engine",
+    "restorer",
+    "sql_server_engine",
+    "sql_server_target",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class SqlServerLogin:
+    """How to reach an instance. ``wire``: verified, required or clear."""
+
+    host: str
+    port: int
+    user: str
+    password: str
+    wire: str
+    ca_file: Path | None
+
+    def __repr__(self) -> str:
+        return f"SqlServerLogin({self.user}@{self.host}:{self.port})"
+
+
+@dataclass(frozen=True, slots=True)
+class SqlServerPlace:
+    """Through which folder backups are delivered, and how they are written. ``owner`` tells the
+    files of one vault from those of others."""
+
+    server_path: str
+    local_path: Path
+    owner: str
+    compression: str
+    stripes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceView:
+    """What an instance said: the names of all its databases, and those that are protected, by
+    name."""
+
+    names: frozenset[str]
+    items: Mapping[str, DiscoveredItem]
 
 
 class Restorer(Protocol):
@@ -87,11 +149,82 @@ def log_feeder() -> LogFeeder:
     return feeding
 
 
-def postgres_engine(dsn: str, *, slot_name: str) -> Engine:
-    """A PostgreSQL cluster; connects only when used."""
+def postgres_engine(dsn: str, *, slot_name: str, primary_dsn: str | None = None) -> Engine:
+    """A PostgreSQL cluster; connects only when used. ``primary_dsn``: the primary of the standby
+    that ``dsn`` leads to."""
     from sqlbak.engines.postgres.engine import PostgresEngine
 
-    return PostgresEngine(dsn, slot_name=slot_name)
+    return PostgresEngine(dsn, slot_name=slot_name, primary_dsn=primary_dsn)
+
+
+def sql_server_engine(login: SqlServerLogin, place: SqlServerPlace, database: str) -> Engine:
+    """One database of a SQL Server instance; connects only when used."""
+    from sqlbak.engines.sqlserver.backing import Source
+    from sqlbak.engines.sqlserver.delivery import DiskFolder
+    from sqlbak.engines.sqlserver.engine import SqlServerEngine
+
+    return SqlServerEngine(
+        Source(
+            address=_address(login),
+            folder=DiskFolder(place.server_path, place.local_path, place.owner),
+            database=database,
+            compression=place.compression,
+            stripes=place.stripes,
+        )
+    )
+
+
+def sql_server_target(
+    instance: str, login: SqlServerLogin, folder: tuple[str, Path] | None
+) -> TargetServer:
+    """Where databases are restored to; connects only when used. ``folder``: the delivery folder as
+    the server and as sqlbak see it."""
+    from sqlbak.engines.sqlserver.delivery import DiskFolder
+    from sqlbak.engines.sqlserver.restoring import TargetServer
+
+    return TargetServer(
+        instance,
+        _address(login),
+        None if folder is None else DiskFolder(folder[0], folder[1], owner="restore"),
+    )
+
+
+def look_at_sql_server(
+    login: SqlServerLogin, *, include: Sequence[str], exclude: Sequence[str]
+) -> InstanceView:
+    """The databases of an instance. ServerUnreachable, ServerRefused."""
+    from sqlbak.engines.sqlserver.inspection import look
+
+    names, items = look(_address(login), include=include, exclude=exclude)
+    return InstanceView(names, {item.database or "": item for item in items})
+
+
+def inspect_sql_server(
+    login: SqlServerLogin,
+    place: SqlServerPlace,
+    *,
+    include: Sequence[str],
+    exclude: Sequence[str],
+) -> Inspection:
+    """The whole instance with all that stands in the way of its databases' backups."""
+    from sqlbak.engines.sqlserver.delivery import DiskFolder
+    from sqlbak.engines.sqlserver.inspection import inspect_instance
+
+    return inspect_instance(
+        _address(login),
+        DiskFolder(place.server_path, place.local_path, place.owner),
+        include=include,
+        exclude=exclude,
+        compression=place.compression,
+    )
+
+
+def _address(login: SqlServerLogin) -> ServerAddress:
+    from sqlbak.engines.sqlserver.address import ServerAddress, Wire
+
+    return ServerAddress(
+        login.host, login.port, login.user, login.password, Wire(login.wire), login.ca_file
+    )
 
 
 def restorer(engine: EngineName) -> Restorer:

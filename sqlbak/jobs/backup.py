@@ -6,45 +6,52 @@ and the server is told that log may go only after the manifest is in the vault.
 
 from __future__ import annotations
 
-import os
-import secrets
-import socket
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlbak.engines.port import BackupResult, Engine, Inspection, PayloadSink, Severity
+from sqlbak.engines.port import (
+    BackupResult,
+    DiscoveredItem,
+    Inspection,
+    PayloadSink,
+    Severity,
+)
 from sqlbak.errors import (
+    BackupPaused,
     BaseUnusable,
     EngineError,
-    Interrupted,
+    LineageConflict,
     LogChainBroken,
     LogRewritten,
     ServerNotReady,
-    SqlbakError,
     VaultError,
 )
 from sqlbak.fleet import Fleet, instance_of
 from sqlbak.jobs.differential_base import ahead_of, open_base
-from sqlbak.jobs.log_base import find_log_base
-from sqlbak.jobs.log_chain import next_log_start
+from sqlbak.jobs.log_base import LogBase, find_log_base
+from sqlbak.jobs.log_chain import is_set_back, next_log_start
+from sqlbak.jobs.one_history import require_one_history
 from sqlbak.jobs.sealing import require_same_log, seal
-from sqlbak.model import Item, LogPosition, Point, PointType
+from sqlbak.jobs.taking import Run, take
+from sqlbak.model import EngineName, Item, LogPosition, Point, PointType
 from sqlbak.policy.calendar import Slot
 from sqlbak.progress import NO_PROGRESS, Progress
 from sqlbak.stopping import NEVER, StopSignal
-from sqlbak.vault.job_records import JobOutcome, JobRecord, write_job
-from sqlbak.vault.lease import Lease, Leases
-from sqlbak.vault.names import new_point_id
-from sqlbak.vault.point_writer import PointWriter
-from sqlbak.vault.running import RunningRecord
+from sqlbak.vault.lease import Lease
 from sqlbak.vault.sweep import sweep
-from sqlbak.vault.vault import Vault
 
 __all__ = ["BackupOutcome", "back_up"]
 
 StillDue = Callable[[tuple[Point, ...]], bool]
+
+_BRIDGED_BY_DIFFERENTIAL = frozenset({EngineName.SQLSERVER})
+"""Engines whose log may go on from a differential's end, so that one closes a gap in the log."""
+
+_TELLS_BY_LOG_BACKUP = frozenset({EngineName.SQLSERVER})
+"""Engines that learn from a log backup itself what may be discarded, and whose log is never
+shipped ahead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,23 +62,6 @@ class BackupOutcome:
     item: Item
     points: tuple[Point, ...]
     notes: tuple[str, ...] = ()
-
-
-@dataclass(slots=True)
-class _Run:
-    """The parts of one run, put together once."""
-
-    fleet: Fleet
-    engine: Engine
-    vault: Vault
-    leases: Leases
-    item: Item
-    slot: Slot | None
-    is_copy_only: bool
-    progress: Progress
-    stop: StopSignal
-    now: Callable[[], datetime]
-    notes: list[str] = field(default_factory=list)
 
 
 def back_up(
@@ -103,15 +93,17 @@ def back_up(
     _require_readiness(name, inspection)
     vault = fleet.vault(name)
     found = inspection.items[0]
+    if point_type in found.paused:
+        raise BackupPaused(f"{name}: {found.paused[point_type]}")
     item = vault.find_or_create_item(
         inspection.engine,
         instance_of(name),
         found.database,
         found.identity,
-        configured_names=fleet.configured_names(),
+        configured_names=fleet.configured_names(name),
         now=now(),
     )
-    run = _Run(
+    run = Run(
         fleet, engine, vault, fleet.leases(name), item, slot, is_copy_only, progress, stop, now
     )
     # A full may take hours; logs go on meanwhile under a lease of their own.
@@ -124,12 +116,23 @@ def back_up(
     ) as lease:
         _sweep(run)
         points = tuple(vault.points(item.id))
+        if not points:
+            run.notes += _predecessors(run)
         if still_due is not None and not still_due(points):
             return BackupOutcome(item, ())
-        if point_type is PointType.LOG:
-            made = _log_or_full(run, lease, points)
+        if is_set_back(points, found.lineage, found.next_log_lsn):
+            # Points may have been committed since that look.
+            found = engine.inspect().items[0]
+        if is_set_back(points, found.lineage, found.next_log_lsn):
+            rewritten = LogRewritten(
+                f"the log of {item.name} goes on from before the end of what is backed up: it was "
+                "set back to an older state"
+            )
+            made: tuple[Point, ...] = (_successor(run, point_type, rewritten),)
+        elif point_type is PointType.LOG:
+            made = _log_or_full(run, lease, points, found)
         elif point_type is PointType.DIFFERENTIAL:
-            made = (_differential_or_full(run, lease, points, found.position),)
+            made = (_differential_or_full(run, lease, points, found),)
         else:
             made = (_full(run, lease),)
     return BackupOutcome(run.item, made, tuple(run.notes))
@@ -144,7 +147,23 @@ def _require_readiness(name: str, inspection: Inspection) -> None:
         )
 
 
-def _sweep(run: _Run) -> None:
+def _predecessors(run: Run) -> list[str]:
+    """What to say about a new item whose name was another's before."""
+    if run.item.engine is EngineName.POSTGRES:
+        what, why = "server", "a replacement or pg_upgrade"
+    else:
+        what, why = "database", "it was dropped and created again"
+    return [
+        f"{run.item.name} is another {what} now (identity {run.item.identity}) than the one backed"
+        f" up so far ({other.identity}), as after {why}: it is a new item,"
+        f" {run.item.id}, and {other.id} stays restorable"
+        for other in run.vault.items()
+        if (other.engine, other.name) == (run.item.engine, run.item.name)
+        and other.identity != run.item.identity
+    ]
+
+
+def _sweep(run: Run) -> None:
     sweep(
         run.vault.store,
         run.item.id,
@@ -153,11 +172,29 @@ def _sweep(run: _Run) -> None:
     )
 
 
-def _full(run: _Run, lease: Lease) -> Point:
-    def stream(sink: PayloadSink, label: str) -> BackupResult:
-        return run.engine.full(sink, label=label, progress=run.progress, stop=run.stop)
+def _full(run: Run, lease: Lease) -> Point:
+    if points := run.vault.points(run.item.id):
+        position = run.engine.inspect().items[0].position
+        try:
+            require_one_history(run.vault, run.item, run.engine, points, position)
+        except LogRewritten as rewritten:
+            return _successor(run, PointType.FULL, rewritten)
 
-    point, _ = _take(run, lease, PointType.FULL, stream)
+    def stream(sink: PayloadSink, label: str) -> BackupResult:
+        return run.engine.full(
+            sink,
+            label=label,
+            progress=run.progress,
+            stop=run.stop,
+            is_copy_only=run.is_copy_only,
+        )
+
+    try:
+        point, _ = take(run, lease, PointType.FULL, stream)
+    except LineageConflict as conflict:
+        return _successor(run, PointType.FULL, conflict)
+    if run.item.engine in _TELLS_BY_LOG_BACKUP:
+        return point
     # Where the log goes on from tells what the server may discard: after a first full everything
     # before its end, else nothing that the next log backup still has to fetch. Where no log
     # backups are taken, nothing else ever would let it discard anything.
@@ -173,23 +210,26 @@ def _full(run: _Run, lease: Lease) -> Point:
 
 
 def _differential_or_full(
-    run: _Run, lease: Lease, points: tuple[Point, ...], position: LogPosition | None
+    run: Run, lease: Lease, points: tuple[Point, ...], found: DiscoveredItem
 ) -> Point:
-    """``position``: where the server's log ended when it was looked at."""
+    """``found``: the server as it was looked at before."""
     try:
-        if ahead_of(points, position) is not None:
+        if ahead_of(points, found.position) is not None:
             # Points may have been committed since that look.
-            position = run.engine.inspect().items[0].position
-        if (ahead := ahead_of(points, position)) is not None:
+            found = run.engine.inspect().items[0]
+        position = found.position
+        # A standby that is behind comes yet; the engine waits for it, or gives up.
+        if not found.may_lag and (ahead := ahead_of(points, position)) is not None:
             raise LogRewritten(
                 f"the server's log ends before the end of {ahead.id}: it was set back to an "
                 "older state"
             )
+        require_one_history(run.vault, run.item, run.engine, points, position)
         base = open_base(
             run.vault,
             run.item,
             points,
-            lineage=None if position is None else position.lineage,
+            lineage=found.lineage if position is None else position.lineage,
             method=run.fleet.policy(run.item.instance).differential_method,
         )
 
@@ -198,12 +238,14 @@ def _differential_or_full(
                 base, sink, label=label, progress=run.progress, stop=run.stop
             )
 
-        point, _ = _take(run, lease, PointType.DIFFERENTIAL, stream, base_id=base.point.id)
-    except LogRewritten as rewritten:
-        return _successor(run, PointType.DIFFERENTIAL, rewritten)
+        point, _ = take(run, lease, PointType.DIFFERENTIAL, stream, base_id=base.point.id)
+    except (LogRewritten, LineageConflict) as other:
+        return _successor(run, PointType.DIFFERENTIAL, other)
     except BaseUnusable as unusable:
         run.notes.append(f"a full was taken instead of a differential: {unusable.message}")
         return _full(run, lease)
+    if run.item.engine in _TELLS_BY_LOG_BACKUP:
+        return point
     if run.fleet.policy(run.item.instance).log is None:
         # As after a full: nothing else ever lets the server discard log.
         try:
@@ -221,27 +263,67 @@ def _untold(error: EngineError) -> str:
     )
 
 
-def _log_or_full(run: _Run, lease: Lease, points: tuple[Point, ...]) -> tuple[Point, ...]:
+def _log_or_full(
+    run: Run, lease: Lease, points: tuple[Point, ...], found: DiscoveredItem
+) -> tuple[Point, ...]:
     if not any(point.type is PointType.FULL for point in points):
         return (_healed(run, PointType.LOG, "there is no full backup yet"),)
-    base = find_log_base(run.vault, run.item.id, run.engine.oldest_log(), run.notes)
+    base = find_log_base(
+        run.vault,
+        run.item.id,
+        run.engine.oldest_log(),
+        run.notes,
+        after_differentials=run.item.engine in _BRIDGED_BY_DIFFERENTIAL,
+    )
     if base is None:
-        return (
-            _healed(run, PointType.LOG, "the server no longer holds the log since the last backup"),
-        )
+        newest = max(points, key=lambda point: (point.finished_at, point.last_lsn))
+        why = run.engine.log_gap(newest.position)
+        return (_bridged(run, found, why or why_no_log(points, found)),)
+    if run.item.engine in _BRIDGED_BY_DIFFERENTIAL:
+        _tell_gap(run, points, base)
     made: list[Point] = []
     try:
         require_same_log(run.vault, run.item, run.engine, base.point, run.notes)
         _logs(run, lease, base.position, base.facts, made)
-    except LogRewritten as broken:
+    except (LogRewritten, LineageConflict) as broken:
         made.append(_successor(run, PointType.LOG, broken))
     except LogChainBroken as broken:
-        made.append(_healed(run, PointType.LOG, broken.message))
+        made.append(_bridged(run, found, broken.message))
     return tuple(made)
 
 
+def _tell_gap(run: Run, points: tuple[Point, ...], base: LogBase) -> None:
+    """Where log goes on from a full or differential though there was log before it, some of that
+    is missing: nobody shall think that it is there."""
+    logs = [
+        point
+        for point in points
+        if point.type is PointType.LOG and point.lineage == base.point.lineage
+    ]
+    newest = max(logs, key=lambda point: point.last_lsn, default=None)
+    if base.point.type is not PointType.LOG and newest is not None:
+        why = run.engine.log_gap(newest.position)
+        run.notes.append(
+            f"the log between {newest.id} and {base.point.id} is missing"
+            + (f": {why}" if why else "")
+        )
+
+
+def _bridged(run: Run, found: DiscoveredItem, why: str) -> Point:
+    """What the log can go on from, the cheapest that does: a differential where the engine's log
+    may begin at one, and where one can be had; else a full."""
+    if run.item.engine not in _BRIDGED_BY_DIFFERENTIAL:
+        return _healed(run, PointType.LOG, why)
+    with run.leases.acquire(
+        f"{run.item.id}.data", purpose=f"healing backup of {run.item.name}", stop=run.stop
+    ) as lease:
+        made = _differential_or_full(run, lease, tuple(run.vault.points(run.item.id)), found)
+    run.notes.append(f"a {made.type.value} was taken instead of a log: {why}")
+    return made
+
+
 def _logs(
-    run: _Run,
+    run: Run,
     lease: Lease,
     start: LogPosition,
     facts: Mapping[str, Any] | None,
@@ -262,8 +344,10 @@ def _logs(
                 begin, sink, since_facts=known, progress=run.progress, stop=run.stop
             )
 
-        point, since = _take(run, lease, PointType.LOG, stream)
+        point, since = take(run, lease, PointType.LOG, stream)
         made.append(point)
+        if run.item.engine in _TELLS_BY_LOG_BACKUP:
+            continue
         try:
             run.engine.acknowledge(since or point.position)
         except LogChainBroken:
@@ -277,82 +361,31 @@ def _logs(
             run.notes.append(f"shipped log that is sealed now was not removed: {error.message}")
 
 
-def _successor(run: _Run, asked: PointType, rewritten: LogRewritten) -> Point:
+def why_no_log(points: Sequence[Point], found: DiscoveredItem) -> str:
+    """Why the log of the item with these points cannot go on. Pure."""
+    why = "the server no longer holds the log since the last backup"
+    if found.why_no_log:
+        why += f": {found.why_no_log}"
+    newest = max(points, key=lambda point: (point.finished_at, point.last_lsn))
+    if found.position is not None and found.position.lineage != newest.lineage:
+        why += (
+            f"; it is on lineage {found.position.lineage} now, and {newest.id} on lineage"
+            f" {newest.lineage}"
+        )
+    return why
+
+
+def _successor(run: Run, asked: PointType, other: LogRewritten | LineageConflict) -> Point:
     """The positions of the server's log mean another history from now on. Under the old item, a
     plan could join the two."""
     run.item = run.vault.create_successor(run.item, now=run.now())
-    return _healed(run, asked, f"{rewritten.message}. It goes on as a new item, {run.item.id}")
+    return _healed(run, asked, f"{other.message}. It goes on as a new item, {run.item.id}")
 
 
-def _healed(run: _Run, asked: PointType, why: str) -> Point:
-    run.notes.append(f"a full was taken instead of a {asked.value}: {why}")
+def _healed(run: Run, asked: PointType, why: str) -> Point:
+    instead = "" if asked is PointType.FULL else f"a full was taken instead of a {asked.value}: "
+    run.notes.append(f"{instead}{why}")
     with run.leases.acquire(
         f"{run.item.id}.data", purpose=f"healing full of {run.item.name}", stop=run.stop
     ) as lease:
         return _full(run, lease)
-
-
-def _take(
-    run: _Run,
-    lease: Lease,
-    point_type: PointType,
-    stream: Callable[[PayloadSink, str], BackupResult],
-    *,
-    base_id: str | None = None,
-) -> tuple[Point, LogPosition | None]:
-    """Stream one backup and commit it; also where the log continues when it stopped at a fork."""
-    started_at = run.now()
-    job_id = secrets.token_hex(8)
-    record = RunningRecord(
-        job_id=job_id,
-        point_id=new_point_id(started_at),
-        started_at=started_at,
-        host=socket.gethostname(),
-        pid=os.getpid(),
-        lease=lease.name,
-        grant=lease.grant,
-    )
-    slot = None if run.slot is None else run.slot.instant
-
-    def note(
-        outcome: JobOutcome, point_id: str | None = None, error: SqlbakError | None = None
-    ) -> None:
-        write_job(
-            run.vault.store,
-            run.item.id,
-            JobRecord(
-                job_id,
-                point_type.value,
-                started_at,
-                run.now(),
-                outcome,
-                point_id,
-                None if error is None else error.code,
-                None if error is None else error.message,
-                slot,
-            ),
-        )
-
-    label = f"sqlbak {record.point_id}"
-    try:
-        with PointWriter(run.vault.store, run.item, record, stop=run.stop) as writer:
-            result = stream(writer.sink, label)
-            run.stop.check()
-            point = writer.commit(
-                result,
-                base_id=base_id,
-                is_copy_only=run.is_copy_only and point_type is PointType.FULL,
-                slot=slot,
-                label=label,
-                fence=lease.check,
-            )
-    except SqlbakError as error:
-        stopped = isinstance(error, Interrupted)
-        try:
-            note(JobOutcome.INTERRUPTED if stopped else JobOutcome.FAILED, error=error)
-        except SqlbakError as second:
-            error.add_note(f"the job record could not be written: {second}")
-        raise
-    run.notes.extend(result.notes)
-    note(JobOutcome.SUCCEEDED, point.id)
-    return point, result.continues_on

@@ -28,13 +28,20 @@ class LogBase:
 
 
 def find_log_base(
-    vault: Vault, item_id: str, oldest: LogPosition | None, notes: list[str]
+    vault: Vault,
+    item_id: str,
+    oldest: LogPosition | None,
+    notes: list[str],
+    *,
+    after_differentials: bool = False,
 ) -> LogBase | None:
     """Where the log goes on, by ``next_log_start``; None when only a full can. A point whose
     manifest is damaged carries no further log, as none of it could ever be restored: ``notes``
     gets a sentence about it."""
     candidates = vault.points(item_id)
-    while (start := next_log_start(candidates, oldest)) is not None:
+    while (
+        start := next_log_start(candidates, oldest, after_differentials=after_differentials)
+    ) is not None:
         point = next(one for one in candidates if one.position == start)
         try:
             return LogBase(point, vault.manifest(item_id, point.id).facts or {})

@@ -242,4 +242,10 @@ def sql_server_problems(instance: SqlServerInstance) -> list[SettingProblem]:
     if not instance.databases.include:
         message = 'includes no database; write include: ["*"]'
         problems.append(SettingProblem(("databases", "include"), message))
+    if instance.wire == "verified" and instance.ca_file is None:
+        message = "has nothing to check the certificate with; write ca_file: PATH beside it"
+        problems.append(SettingProblem(("tls",), message))
+    if instance.wire != "verified" and instance.ca_file is not None:
+        message = "means nothing unless the certificate is checked; write tls: verified"
+        problems.append(SettingProblem(("ca_file",), message))
     return problems

@@ -274,6 +274,12 @@ class PostgresInstance(_Model):
         "without a password.",
         examples=["env:ORDERS_DSN"],
     )
+    primary_dsn: Dsn | None = Field(
+        default=None,
+        description="Where dsn leads to a standby: how to connect to its primary, where the "
+        "heartbeat of each backup is then written. A reference, or a DSN without a password.",
+        examples=["env:ORDERS_PRIMARY_DSN"],
+    )
     policy: Text | None = Field(
         default=None,
         description="Name of its policy. Not written: the only policy there is, or DefaultPolicy.",
@@ -345,11 +351,43 @@ class SqlServerInstance(_Model):
     databases: Databases = Field(
         default=Databases(), examples=[{"include": ["*"], "exclude": ["tempdb"]}]
     )
+    tls: Literal["verified", "required", "clear"] | None = Field(
+        default=None,
+        description="verified: encrypted, and the server's certificate is checked against ca_file. "
+        "required: encrypted, but anybody in between could be the server. clear: nothing is "
+        "hidden. Not written: verified with ca_file, else required.",
+        examples=["verified"],
+    )
+    ca_file: FolderPath | None = Field(
+        default=None,
+        description="Certificates to trust (PEM), with tls: verified; relative to this file.",
+        examples=["/etc/ssl/own-ca.pem"],
+    )
+    compression: Literal["auto", "none", "ms_xpress", "zstd"] = Field(
+        default="auto",
+        description="How SQL Server compresses. auto: the best that the server can (zstd from 2025 "
+        "on, none with Express).",
+        examples=["auto"],
+    )
+    stripes: int | None = Field(
+        default=None,
+        ge=1,
+        le=64,
+        strict=True,
+        description="Files over which fulls and differentials are striped. Not written: one for "
+        "each 100 GiB.",
+        examples=[4],
+    )
     policy: Text | None = Field(
         default=None,
         description="Name of its policy. Not written: the only policy there is, or DefaultPolicy.",
         examples=["gold"],
     )
+
+    @property
+    def wire(self) -> str:
+        """How the wire is protected: ``tls``, or what stands for it when it is not written."""
+        return self.tls or ("required" if self.ca_file is None else "verified")
 
 
 class Configuration(_Model):

@@ -7,7 +7,12 @@ is taken under such a setting, so that nobody relies on protection that is not t
 from __future__ import annotations
 
 from sqlbak.policy.problem import SettingProblem
-from sqlbak.policy.schema import Configuration, Redundancy, VaultSettings
+from sqlbak.policy.schema import (
+    Configuration,
+    Redundancy,
+    SqlServerInstance,
+    VaultSettings,
+)
 
 __all__ = ["unsupported_for", "unsupported_settings"]
 
@@ -17,17 +22,42 @@ def unsupported_settings(configuration: Configuration) -> list[SettingProblem]:
 
     ``soft_delete`` is kept by deleting nothing.
     """
-    return [
+    vaults = [
         problem
         for name, vault in configuration.vaults.items()
         for problem in _of_vault(name, vault)
     ]
+    instances = [
+        problem for name in configuration.instances for problem in _of_instance(configuration, name)
+    ]
+    return [*vaults, *instances]
 
 
 def unsupported_for(configuration: Configuration, instance: str) -> list[SettingProblem]:
     """The same for one instance: nothing may be backed up while this is not empty."""
     name = configuration.policy_for(instance).vault
-    return _of_vault(name, configuration.vaults[name])
+    return [*_of_vault(name, configuration.vaults[name]), *_of_instance(configuration, instance)]
+
+
+def _of_instance(configuration: Configuration, name: str) -> list[SettingProblem]:
+    settings = configuration.instances[name]
+    if not isinstance(settings, SqlServerInstance):
+        return []
+    at = ("instances", name)
+    problems = []
+    if settings.delivery.url is not None:
+        message = (
+            "backups that SQL Server writes to s3:// itself are not taken by this version; write "
+            "disk: {server_path: ..., local_path: ...} instead"
+        )
+        problems.append(SettingProblem((*at, "delivery", "url"), message))
+    if configuration.policy_for(name).shipping_interval_seconds is not None:
+        message = (
+            "the log of SQL Server cannot be shipped continuously; give it a policy without "
+            "log_shipping"
+        )
+        problems.append(SettingProblem((*at, "policy"), message))
+    return problems
 
 
 def _of_vault(name: str, vault: VaultSettings) -> list[SettingProblem]:

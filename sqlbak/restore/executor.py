@@ -29,9 +29,10 @@ from sqlbak.errors import (
     UsageError,
 )
 from sqlbak.fleet import StoredItem
-from sqlbak.model import Catalog, Item, ShippedLog
+from sqlbak.model import Catalog, EngineName, Item, ShippedLog
 from sqlbak.policy.local_time import parse_instant
 from sqlbak.progress import NO_PROGRESS, Progress
+from sqlbak.restore.chain import LOOSE_RULES, SQL_SERVER_RULES, ChainRules
 from sqlbak.restore.planner import (
     LATEST,
     Latest,
@@ -43,9 +44,18 @@ from sqlbak.restore.planner import (
 from sqlbak.stopping import NEVER, StopSignal
 from sqlbak.vault.layout import POINT_ID
 
-__all__ = ["PlannedItem", "RestoredItem", "Stock", "plan_item", "plan_readable", "restore_item"]
+__all__ = [
+    "PlannedItem",
+    "RestoredItem",
+    "Stock",
+    "plan_item",
+    "plan_readable",
+    "restore_item",
+    "rules_of",
+]
 
 _POSITION = re.compile(r"([0-9A-Fa-f]{1,8})/([0-9A-Fa-f]{1,8})")
+_SQL_SERVER_POSITION = re.compile(r"(\d{1,10}):(\d{1,10}):(\d{1,5})|(\d{16,25})")
 
 
 class Stock(Protocol):
@@ -108,7 +118,8 @@ def plan_item(
     names = sorted({stored.item.name for stored in stored_items})
     if len(names) > 1:
         raise NameNeeded("item", names)
-    chosen = _planner(to, stock.zone(stored_items[0].item), lineage)
+    first = stored_items[0].item
+    chosen = _planner(to, stock.zone(first), lineage, first.engine)
     planned: list[PlannedItem] = []
     problems: list[Refused | UnknownName] = []
     for stored in stored_items:
@@ -141,6 +152,13 @@ def restore_item(
     """
     planned, steps = plan_readable(stock, name, to, lineage=lineage, stop=stop)
     stored = planned.stored
+    if stored.item.engine is EngineName.SQLSERVER:
+        raise UsageError(
+            f"{stored.item.name} is a database of SQL Server: it is restored on a server, not into "
+            "a directory",
+            hint="--as NAME restores it beside the original, --overwrite in its place; "
+            "--files DIR writes the backups and a script",
+        )
     _require_outside(stored.vault.store.url, target.directory)
     if target.program_dir is None:
         target = replace(target, program_dir=stock.program_dir(stored.item))
@@ -163,20 +181,41 @@ def _is_latest(to: str) -> bool:
     return to.strip().lower() == "latest"
 
 
-def _planner(to: str, zone: tzinfo, lineage: str | None) -> Callable[[Catalog], RestorePlan]:
+def _planner(
+    to: str, zone: tzinfo, lineage: str | None, engine: EngineName
+) -> Callable[[Catalog], RestorePlan]:
     """How to plan for what ``to`` means. UsageError and its kin when it means nothing."""
     text = to.strip()
+    rules = rules_of(engine)
     if POINT_ID.fullmatch(text):
         if lineage is not None:
             raise UsageError("a recovery point has its lineage: leave out --lineage")
-        return partial(plan_to_point, point_id=text)
-    if position := _POSITION.fullmatch(text):
-        lsn = (int(position[1], 16) << 32) | int(position[2], 16)
-        return partial(plan_to_position, lsn=lsn, lineage=lineage)
+        return partial(plan_to_point, point_id=text, rules=rules)
+    if (lsn := position_in(text, engine)) is not None:
+        return partial(plan_to_position, lsn=lsn, lineage=lineage, rules=rules)
     target: datetime | Literal[Latest.LATEST] = (
         LATEST if _is_latest(text) else parse_instant(text, zone)
     )
-    return partial(plan, to=target, lineage=lineage)
+    return partial(plan, to=target, lineage=lineage, rules=rules)
+
+
+def position_in(text: str, engine: EngineName) -> int | None:
+    """A position in the log as the engine's people write it: ``0/3000148`` (PostgreSQL);
+    ``39:1720:1`` or its 25-digit form (SQL Server). None: it is none."""
+    if engine is EngineName.SQLSERVER:
+        found = _SQL_SERVER_POSITION.fullmatch(text.strip())
+        if found is None:
+            return None
+        if found[4] is not None:
+            return int(found[4])
+        return int(found[1]) * 10**15 + int(found[2]) * 10**5 + int(found[3])
+    position = _POSITION.fullmatch(text.strip())
+    return None if position is None else (int(position[1], 16) << 32) | int(position[2], 16)
+
+
+def rules_of(engine: EngineName) -> ChainRules:
+    """What the engine promises of its backups."""
+    return SQL_SERVER_RULES if engine is EngineName.SQLSERVER else LOOSE_RULES
 
 
 def plan_readable(
@@ -197,7 +236,6 @@ def plan_readable(
     position in the log are fixed by themselves.
     """
     is_point = POINT_ID.fullmatch(to.strip()) is not None
-    is_instant = not is_point and not _POSITION.fullmatch(to.strip())
     unreadable: dict[str, ObjectDamaged | ObjectNotFound] = {}
     while True:
         try:
@@ -213,7 +251,7 @@ def plan_readable(
         name = planned.stored.item.id
         if not is_point:
             lineage = planned.plan.lineage
-        if is_instant and planned.plan.stop_at is not None:
+        if planned.plan.stop_at is not None:
             to = planned.plan.stop_at.isoformat()
         found = _steps(planned, unreadable, stop)
         if found is not None:

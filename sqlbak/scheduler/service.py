@@ -5,6 +5,7 @@ It keeps no state of its own: policies come from files, everything else from the
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -12,10 +13,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from sqlbak.errors import LeaseHeld, SqlbakError
+from sqlbak.errors import BackupPaused, LeaseHeld, SqlbakError
 from sqlbak.fleet import Fleet
 from sqlbak.jobs.backup import BackupOutcome, back_up
 from sqlbak.model import Point, PointType
+from sqlbak.policy.calendar import Slot
 from sqlbak.policy.schema import Configuration
 from sqlbak.scheduler.backoff import Backoff
 from sqlbak.scheduler.configuration_watch import ConfigurationWatch
@@ -26,6 +28,9 @@ from sqlbak.stopping import StopSignal
 from sqlbak.vault.retry import RetryPolicy
 
 __all__ = ["Limits", "Service"]
+
+_PAUSE_SECONDS = 900.0
+"""How long an item of which nothing can be taken now is left alone, at most until the next slot."""
 
 Decide = Callable[[Iterable[Protected], datetime], list[DueJob]]
 JobKey = tuple[str, PointType | None]
@@ -59,6 +64,7 @@ class _State:
     running: set[JobKey] = field(default_factory=set)
     known: dict[str, _Known] = field(default_factory=dict)
     backoff: Backoff = field(default_factory=Backoff)
+    paused: dict[JobKey, tuple[Slot | None, float]] = field(default_factory=dict)
 
 
 class Service:
@@ -121,6 +127,7 @@ class Service:
         with self._state.lock:
             self._state.known.clear()
             self._state.backoff.clear()
+            self._state.paused.clear()
         before.close_when_idle()
         self._log.info(
             "policies loaded",
@@ -190,7 +197,14 @@ class Service:
                 for job in self._decide([protected], self._now())
                 if (name, job.type) not in self._state.running
                 and not self._state.backoff.is_waiting((name, job.type), moment)
+                and not self._is_paused(job, moment)
             ]
+
+    def _is_paused(self, job: DueJob, moment: float) -> bool:
+        """Whether the slot was looked at already and nothing could be taken as the item is; once
+        in a while it is looked at again."""
+        slot, at = self._state.paused.get((job.item, job.type), (None, -math.inf))
+        return slot == job.slot and moment - at < _PAUSE_SECONDS
 
     def _read(self, name: str) -> _Known:
         known = _Known(self._view.points(name), time.monotonic())
@@ -223,6 +237,12 @@ class Service:
             with self._state.lock:
                 self._state.backoff.failed(key, time.monotonic())
             self._log.info("backup left to another", item=job.item, why=error.message)
+        except BackupPaused as error:
+            with self._state.lock:
+                self._state.paused[key] = (job.slot, time.monotonic())
+            self._log.warning(
+                "backup paused", item=job.item, type=job.type.value, why=error.message
+            )
         except SqlbakError as error:
             self._failed(key, "backup failed", error)
         except Exception as error:  # noqa: BLE001 - the loop must outlive a defect in a job

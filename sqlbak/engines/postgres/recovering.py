@@ -34,6 +34,7 @@ from sqlbak.engines.postgres.server import (
     socket_directory_fits,
 )
 from sqlbak.engines.postgres.timelines import history_name
+from sqlbak.engines.postgres.unloggedfiles import has_emptied_relations
 from sqlbak.engines.postgres.walfeed import TablespaceInTheWay, WalFeed
 from sqlbak.engines.postgres.walrecords import Record
 from sqlbak.engines.postgres.walspool import WalSpool
@@ -149,9 +150,13 @@ class Recovery:
             with feed, server:
                 session = _Session(self, server, feed, sockets, port, began_at)
                 try:
-                    return session.follow(stop_point)
+                    reached = session.follow(stop_point)
                 finally:
                     session.close()
+                if has_emptied_relations(self.directory):
+                    # It has just written a checkpoint: nothing is lost by a crash.
+                    server.stop(is_clean=False)
+                return reached
 
     @contextmanager
     def _scaffold(self) -> Iterator[tuple[WalSpool, Path]]:
@@ -230,7 +235,7 @@ class _Session:
             raise TargetNotReached(f"the log ends before a transaction that is later: {complaint}")
         raise RestoreFailed(
             f"the recovering server ended: {complaint or 'it gave no reason'}",
-            hint=f"its log is {path}; {self._recovery.directory} is not a usable database",
+            hint=f"its log is {path}",
         )
 
     def _log(self) -> str:

@@ -121,6 +121,11 @@ def restore_cluster(
                 for place, existed in existing.items():
                     clear_directory(place, and_itself=not existed)
             raise
+        except SqlbakError as error:
+            if before is None:
+                kept = ", ".join(map(str, existing))
+                error.advise(f"{kept} is kept for a look and is no usable database")
+            raise
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,9 +315,7 @@ def _saying_how_to_go_on(directory: Path) -> Iterator[None]:
     except SqlbakError as error:
         if (directory / CONTROL_FILE).exists():
             raise
-        said = f"{directory} is no database now: the same command again goes on from here"
-        hint = f"{error.hint}; {said}" if error.hint else said
+        error.advise(f"{directory} is no database now: the same command again goes on from here")
         if isinstance(error, Refused):
-            raise RestoreFailed(error.message, hint=hint) from error
-        error.hint = hint
+            raise RestoreFailed(error.message, hint=error.hint) from error
         raise

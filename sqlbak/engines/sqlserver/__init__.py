@@ -1,0 +1,1 @@
+"""SQL Server: backups and restores over T-SQL."""

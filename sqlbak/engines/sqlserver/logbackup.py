@@ -1,0 +1,161 @@
+"""Log backups of one database, each beginning exactly where the last one ended.
+
+The server hands every piece of log out once: what BACKUP LOG wrote and nobody kept is gone. So a
+log backup that a crashed run took but did not ship is looked for first, and shipped if it is whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from sqlbak.engines.port import BackupResult, PayloadSink
+from sqlbak.engines.sqlserver.backing import Backing, Source, WrittenSet
+from sqlbak.engines.sqlserver.foreign import logs_since, restore_named
+from sqlbak.engines.sqlserver.headers import BackupHeader
+from sqlbak.engines.sqlserver.rows import number
+from sqlbak.errors import BackupPaused, LogChainBroken, LogRewritten
+from sqlbak.model import LogPosition, PointType
+from sqlbak.progress import NO_PROGRESS, Progress
+from sqlbak.stopping import StopSignal
+
+__all__ = ["explain_gap", "oldest_position", "take_log"]
+
+_LOG = 2
+
+
+def take_log(
+    source: Source,
+    sink: PayloadSink,
+    *,
+    since: LogPosition,
+    since_facts: Mapping[str, Any] | None,
+    leaves_restoring: bool,
+    progress: Progress,
+    stop: StopSignal,
+) -> BackupResult:
+    """The log from ``since`` on. ``since_facts`` are those of the recovery point that ends there;
+    None: it is a log. LogChainBroken when the server's log begins later, or on another fork;
+    LogRewritten when it was set back; BackupPaused when there is none to take."""
+    header_row = {} if since_facts is None else since_facts.get("header", {})
+    follows_log = since_facts is None or number(header_row, "BackupType") == _LOG
+    with Backing.open(source, progress, stop) as backing:
+        backing.require(PointType.LOG)
+        if backing.lineage != since.lineage:
+            raise LogChainBroken(_forked(backing))
+        backing.require_same_history(since_facts, "the last backup")
+        for written in _left(backing):
+            header = written.taken.header
+            if header.fork == since.lineage and header.last_lsn <= since.lsn:
+                written.files.remove()  # the vault has it
+            elif _joins(header, since, follows_log):
+                backing.notes.append(
+                    "a log backup that an earlier run took and did not ship was shipped"
+                )
+                backing.ship(written, sink)
+                more = LogPosition(header.fork, header.last_lsn)
+                return replace(backing.result(written), continues_on=more)
+            else:
+                # The chain went on without it: of another fork, or behind a gap that was bridged.
+                written.files.remove()
+                backing.notes.append(
+                    "a log backup that an earlier run left joins nothing any more and was removed: "
+                    f"{written.files.local[0].name}, log {header.first_lsn} to {header.last_lsn}"
+                )
+        _require_continuation(backing, since, follows_log)
+        written = backing.write(PointType.LOG, leaves_restoring=leaves_restoring)
+        header = written.taken.header
+        if header.is_copy_only or not _joins(header, since, follows_log):
+            written.files.remove()
+            who = logs_since(backing.session, source.database, since.lsn, stop=stop)
+            raise LogChainBroken(
+                f"{source.where}: the log that the server gave begins at {header.first_lsn}, not "
+                f"at {since.lsn}: {who}"
+            )
+        backing.ship(written, sink)
+        return backing.result(written)
+
+
+def _joins(header: BackupHeader, since: LogPosition, follows_log: bool) -> bool:
+    """Whether a log goes on from ``since``: exactly where a log ended, or around a base's end."""
+    if header.first_fork != since.lineage and header.fork != since.lineage:
+        return False
+    if follows_log:
+        return header.first_lsn == since.lsn
+    return header.first_lsn <= since.lsn <= header.last_lsn
+
+
+def _require_continuation(backing: Backing, since: LogPosition, follows_log: bool) -> None:
+    """Raise what keeps the server's next log backup from going on from ``since``."""
+    where, database = backing.source.where, backing.database
+    begin = database.last_log_backup_lsn
+    if begin is None:
+        raise LogChainBroken(_no_chain(backing))
+    if follows_log and begin < since.lsn:
+        if database.is_read_only:
+            raise BackupPaused(
+                f"{where} is read-only: its log was backed up to the end and does not grow"
+            )
+        raise LogRewritten(
+            f"{where}: the server's log goes on from {begin}, before the end of what is backed up "
+            f"({since.lsn}): it was set back to an older state"
+        )
+    if begin > since.lsn:
+        who = logs_since(backing.session, database.name, since.lsn, stop=backing.stop)
+        raise LogChainBroken(f"{where}: the log since the last backup was taken by another: {who}")
+
+
+def _no_chain(backing: Backing) -> str:
+    return (
+        f"{backing.source.where}: the log chain was ended, by a switch to the SIMPLE recovery "
+        "model and back, or by a revert to a snapshot (SQL Server's error log tells by whom)"
+    )
+
+
+def _forked(backing: Backing) -> str:
+    who = restore_named(backing.session, backing.source.database, stop=backing.stop)
+    return (
+        f"{backing.source.where} was restored ({who}) and goes on under another recovery fork, "
+        f"{backing.lineage}"
+    )
+
+
+def _left(backing: Backing) -> list[WrittenSet]:
+    """Whole log backups that earlier runs left; parts of broken ones are removed."""
+    leftovers = backing.source.folder.leftovers(backing.key, (PointType.LOG,))
+    backing.require_quiet(leftovers)
+    found: list[WrittenSet] = []
+    for files in leftovers:
+        written = backing.written_before(files)
+        if written is None:
+            files.remove()
+            backing.notes.append(f"removed what a broken run left: {files.local[0].name}")
+        else:
+            found.append(written)
+    return sorted(found, key=lambda one: (one.taken.header.first_lsn, one.taken.header.last_lsn))
+
+
+def oldest_position(source: Source, *, stop: StopSignal) -> LogPosition | None:
+    """Where the oldest log begins that can still be had: on the server, or in files that an
+    earlier run left behind."""
+    with Backing.open(source, NO_PROGRESS, stop) as backing:
+        begin = backing.database.last_log_backup_lsn
+        if begin is None or PointType.LOG in backing.database.paused():
+            return None
+        for written in reversed(_left(backing)):
+            header = written.taken.header
+            if header.fork == backing.lineage and header.last_lsn == begin:
+                begin = header.first_lsn
+        return LogPosition(backing.lineage, begin)
+
+
+def explain_gap(source: Source, since: LogPosition, *, stop: StopSignal) -> str:
+    """Why the log from ``since`` on cannot be had any more."""
+    with Backing.open(source, NO_PROGRESS, stop) as backing:
+        if backing.lineage != since.lineage:
+            return _forked(backing)
+        if backing.database.last_log_backup_lsn is None:
+            return _no_chain(backing)
+        who = logs_since(backing.session, backing.database.name, since.lsn, stop=stop)
+        return f"{source.where}: the log since the last backup was taken by another: {who}"

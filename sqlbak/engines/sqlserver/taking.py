@@ -1,0 +1,162 @@
+"""One BACKUP statement from its text to a set that is known to be whole.
+
+The set has a unique name. When the connection is lost in the middle nobody knows what the server
+did: then it is waited for, and the files themselves are asked for the set of that name.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import dataclass
+from typing import Final
+
+from sqlbak.engines.sqlserver.address import ServerAddress
+from sqlbak.engines.sqlserver.connection import ConnectionLost, Session, StatementFailed
+from sqlbak.engines.sqlserver.databases import Database
+from sqlbak.engines.sqlserver.delivery import BackupFiles
+from sqlbak.engines.sqlserver.headers import BackupHeader, read_header
+from sqlbak.engines.sqlserver.percent import PercentWatch
+from sqlbak.engines.sqlserver.rows import Row
+from sqlbak.engines.sqlserver.statements import (
+    BackupStatement,
+    backup_statement,
+    file_list_statement,
+    header_statement,
+    literal,
+)
+from sqlbak.errors import BackupFailed, ServerUnreachable, SqlbakError
+from sqlbak.progress import Progress
+from sqlbak.stopping import StopSignal
+
+__all__ = ["TakenSet", "execute_backup", "is_backup_running", "read_set"]
+
+_PERCENT: Final = re.compile(r"(\d+) percent processed\.")
+_SETTLE_SECONDS: Final = 120.0
+_POLL_SECONDS: Final = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class TakenSet:
+    """A backup set on its files, as the server reads it from there."""
+
+    header: BackupHeader
+    header_row: Row
+    file_list: tuple[Row, ...]
+
+
+def execute_backup(
+    session: Session,
+    address: ServerAddress,
+    database: Database,
+    statement: BackupStatement,
+    *,
+    progress: Progress,
+    stop: StopSignal,
+) -> Session:
+    """Run one BACKUP to its end; the session to go on with, a new one where the old one was lost.
+
+    After a lost connection it is not known whether the set is whole: ``read_set`` tells. Raises
+    what the server's refusal means; Interrupted.
+    """
+    text = backup_statement(statement)
+    progress.phase(_phase(statement), database.size_bytes or None)
+    shown = PercentWatch(address, session.session_id, progress, database.size_bytes)
+
+    def hear(said: str) -> None:
+        match = _PERCENT.fullmatch(said)
+        if match is not None:
+            shown.at(float(match[1]))
+
+    try:
+        with shown:
+            session.run(text, doing=_phase(statement), stop=stop, hear=hear)
+    except StatementFailed as failed:
+        raise failed.explained() from None
+    except ConnectionLost:
+        session.close()
+        return _settled(address, database, statement.is_log, stop)
+    return session
+
+
+def _phase(statement: BackupStatement) -> str:
+    kind = "log" if statement.is_log else "data"
+    return f"backing up the {kind} of {statement.database}"
+
+
+def _settled(address: ServerAddress, database: Database, of_log: bool, stop: StopSignal) -> Session:
+    """A new session, once no such backup of the database runs any more."""
+    deadline = time.monotonic() + _SETTLE_SECONDS
+    while True:
+        try:
+            session = Session.open(address, stop=stop)
+        except ServerUnreachable:
+            if time.monotonic() > deadline or stop.wait(_POLL_SECONDS):
+                stop.check()
+                raise
+            continue
+        try:
+            while is_backup_running(session, database, of_log=of_log, stop=stop):
+                if time.monotonic() > deadline:
+                    raise BackupFailed(
+                        f"{address.where}: the connection was lost, and the server still backs up "
+                        f"{database.name}",
+                        hint="the next run goes on when that has ended",
+                    )
+                if stop.wait(_POLL_SECONDS):
+                    stop.check()
+        except ConnectionLost:
+            session.close()
+            if time.monotonic() > deadline:
+                raise
+            continue
+        except BaseException:
+            session.close()
+            raise
+        return session
+
+
+def is_backup_running(
+    session: Session, database: Database, *, of_log: bool, stop: StopSignal
+) -> bool:
+    """Whether some session backs up the database's log, or its data, now: the server does both at
+    once. False also where the login may not see the sessions of others (VIEW SERVER STATE)."""
+    command = "BACKUP LOG" if of_log else "BACKUP DATABASE"
+    try:
+        rows = session.rows(
+            f"SELECT session_id FROM sys.dm_exec_requests WHERE command = {literal(command)}"
+            f" AND database_id = DB_ID({literal(database.name)})",
+            doing="looking for running backups",
+            stop=stop,
+        )
+    except StatementFailed:
+        return False
+    return bool(rows)
+
+
+def read_set(session: Session, files: BackupFiles, *, stop: StopSignal) -> TakenSet | None:
+    """The one backup set on these files; None when there is none that is whole (the backup was
+    broken off). BackupFailed when the server does not get at the files at all."""
+    try:
+        rows = session.rows(
+            header_statement(files.devices),
+            doing="reading the header of the backup",
+            stop=stop,
+            limit_seconds=None,
+        )
+        if len(rows) != 1:
+            return None
+        file_list = session.rows(
+            file_list_statement(files.devices),
+            doing="reading the backup's list of files",
+            stop=stop,
+            limit_seconds=None,
+        )
+    except StatementFailed as failed:
+        if failed.number == 3201 and all(path.exists() for path in files.local):
+            raise failed.explained() from None
+        return None
+    try:
+        return TakenSet(read_header(rows[0]), rows[0], tuple(file_list))
+    except SqlbakError:
+        return None
