@@ -187,6 +187,7 @@ def test_a_later_state_is_restored_over_an_earlier_one(marked: Marked, home: Pat
     (site.config / "orders.yaml").write_text(text)
     first = site.restore(marked.points[0]["id"], home / "data", "--start")
     assert marked.rows(first.ok()) == [1]
+    assert any(f"{marked.cluster.programs}/pg_ctl" in step for step in first.ok()["next_steps"])
     words = ("restore", "orders", "--to", "latest", "--reuse", home / "data")
     second = site.run(*words, "--start").ok()
     assert marked.rows(second) == [1, 2, 3, 4]

@@ -31,13 +31,18 @@ _READ_BYTES = 1 << 20
 
 @dataclass(slots=True)
 class FullFile:
-    """A file of the full, and what of the file at its place differs from it: ``differing`` holds
-    begin and end, in bytes, of one run after another, ascending."""
+    """A file of the full, and what of the file at its place (below ``top``) differs from it:
+    ``differing`` holds begin and end, in bytes, of one run after another, ascending."""
 
     indexed: IndexedEntry
-    path: Path
+    top: Path
     mapped: MappedFile | None
     differing: array[int] = field(default_factory=lambda: array("Q"))
+
+    @property
+    def path(self) -> Path:
+        """Its place. Not kept: there may be a million files."""
+        return self.top / self.indexed.entry.path
 
     @property
     def size(self) -> int:
@@ -176,15 +181,15 @@ def compare(
             mapped is None or mapped.blocks * page_hash.block_size != each.entry.size
         ):
             raise BaseUnusable(f"the full's page map and its index differ about {path}")
-        place = places[each.archive] / each.entry.path
         if (each.archive, each.entry.path) in files:
             raise BaseUnusable(f"the index of the full's archives names {path} twice")
-        files[each.archive, each.entry.path] = FullFile(each, place, mapped)
+        files[each.archive, each.entry.path] = FullFile(each, places[each.archive], mapped)
     progress.phase("compare", sum(file.size for file in files.values()))
     folders = _RealFolders(tops)
     for file in files.values():
         stop.check()
-        descriptor = _opened(file.path) if folders.holds(file.path) else None
+        place = file.path
+        descriptor = _opened(place) if folders.holds(place) else None
         if descriptor is None:
             file.add_run(0, file.size)
         else:

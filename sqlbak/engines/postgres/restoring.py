@@ -43,6 +43,8 @@ from sqlbak.engines.postgres.unpack import flush, make_durable, target_errors
 from sqlbak.engines.postgres.walfeed import TablespaceInTheWay
 from sqlbak.errors import (
     Interrupted,
+    Refused,
+    RestoreFailed,
     ServerProgramMissing,
     SqlbakError,
     TargetNotUsable,
@@ -306,12 +308,14 @@ class _Layout:
 
 @contextlib.contextmanager
 def _saying_how_to_go_on(directory: Path) -> Iterator[None]:
-    """What is left of a directory that was being rewritten is no database."""
+    """What is left of a directory that was being rewritten is no database; and what stopped it
+    then, such as a full disk, is no refusal that touched nothing."""
     try:
         yield
     except SqlbakError as error:
-        if not (directory / CONTROL_FILE).exists():
-            error.advise(
-                f"{directory} is no database now: the same command again goes on from here"
-            )
+        if (directory / CONTROL_FILE).exists():
+            raise
+        error.advise(f"{directory} is no database now: the same command again goes on from here")
+        if isinstance(error, Refused):
+            raise RestoreFailed(error.message, hint=error.hint) from error
         raise

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import io
 import os
+import secrets
 import threading
 from dataclasses import dataclass
 from pathlib import Path
 
 from sqlbak.engines.postgres.ground import create_file
 from sqlbak.engines.postgres.server import ServerUser
+from sqlbak.errors import RestoreFailed
 
 __all__ = ["WalSpool"]
 
@@ -75,24 +77,30 @@ class WalSpool:
         )
 
     def make(self) -> None:
-        """Make it where it is not yet, shut."""
-        for folder in (self.directory, *(self.directory / name for name in _FOLDERS)):
-            if not folder.is_dir():
-                folder.mkdir(mode=0o700)
-                self.user.own(folder)
+        """Make it, shut."""
+        self._prepare()
         self.shut()
-        looks = max(2, round(self.give_up_seconds / _LOOK_SECONDS))
-        self._write("advice", f"{self.advice}\n".encode())
-        self._write(_SCRIPT_NAME, _SCRIPT.format(looks=looks).encode())
 
     def open(self) -> None:
-        """Begin to feed: nothing that lay in it counts any more."""
-        self.make()
+        """Begin to feed: nothing that lay in it counts any more. A server that waits already, since
+        who fed it was killed, goes on waiting."""
+        self._prepare()
         for folder in _FOLDERS:
             for name in os.listdir(self.directory / folder):  # noqa: PTH208 - names only
                 (self.directory / folder / name).unlink(missing_ok=True)
-        self.beat(0)
-        (self.directory / "shut").unlink()
+        (self.directory / "shut").unlink(missing_ok=True)
+
+    def _prepare(self) -> None:
+        for folder in (self.directory, *(self.directory / name for name in _FOLDERS)):
+            if folder.is_symlink():  # the server's user may not lead us elsewhere
+                raise RestoreFailed(f"{folder} is a symbolic link", hint="restore again")
+            if not folder.is_dir():
+                folder.mkdir(mode=0o700)
+                self.user.own(folder)
+        looks = max(2, round(self.give_up_seconds / _LOOK_SECONDS))
+        self._write("advice", f"{self.advice}\n".encode())
+        self._write(_SCRIPT_NAME, _SCRIPT.format(looks=looks).encode())
+        self.beat(secrets.randbits(31))
 
     def shut(self) -> None:
         """From here on the server is told nothing but 255."""

@@ -3,6 +3,7 @@ byte, and only what differs is fetched."""
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import shutil
@@ -10,7 +11,7 @@ import signal
 import stat
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,9 @@ import psycopg
 import pytest
 
 from sqlbak.engines.port import RestoreOutcome, RestoreStep
-from sqlbak.engines.postgres import restoring
+from sqlbak.engines.postgres import fetching, restoring
 from sqlbak.engines.postgres.claiming import CLAIM
-from sqlbak.errors import ObjectDamaged, TargetNotUsable, UsageError
+from sqlbak.errors import ObjectDamaged, RestoreFailed, TargetNotUsable, UsageError
 from sqlbak.model import DifferentialMethod
 from tests.engines.postgres.clusters import (
     Cluster,
@@ -37,6 +38,9 @@ pytestmark = pytest.mark.postgres
 
 _FRAME = 64 << 10
 
+Tree = dict[str, tuple[Any, ...]]
+"""Kind, permissions, owner, and content or target, by path."""
+
 
 @dataclass
 class Recorded:
@@ -49,6 +53,20 @@ class Recorded:
     differentials: list[RestoreStep]
     later: RestoreStep
     changed_rows: tuple[Any, ...]
+    _trees: dict[tuple[str, ...], Tree] = field(default_factory=dict)
+
+    def assert_is_fresh(self, directory: Path, steps: list[RestoreStep]) -> None:
+        """The directory is what a restore into an empty one makes."""
+        key = tuple(step.point.id for step in steps)
+        if key not in self._trees:
+            with scratch_directory() as home:
+                self._trees[key] = _tree(restore(steps, home / "fresh").directory)
+        left, right = _tree(directory), dict(self._trees[key])
+        assert left.keys() == right.keys()
+        manifests = [tree.pop("backup_manifest") for tree in (left, right)]
+        if manifests[0] != manifests[1]:  # it has the hash of tablespace_map, which names places
+            assert b"sqlbak_tablespaces" in left["tablespace_map"][-1]
+        assert [path for path in left if left[path] != right[path]] == []
 
 
 def _framed(step: RestoreStep) -> RestoreStep:
@@ -105,9 +123,9 @@ def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         yield path
 
 
-def _tree(directory: Path) -> dict[str, tuple[Any, ...]]:
+def _tree(directory: Path) -> Tree:
     """Everything below: kind, permissions, owner, and content or target."""
-    found: dict[str, tuple[Any, ...]] = {}
+    found: Tree = {}
     for folder, folders, files in os.walk(directory):
         for name in (*folders, *files):
             path = Path(folder) / name
@@ -120,15 +138,6 @@ def _tree(directory: Path) -> dict[str, tuple[Any, ...]]:
             kind = (stat.S_IFMT(status.st_mode), stat.S_IMODE(status.st_mode), status.st_uid)
             found[str(path.relative_to(directory))] = (*kind, content)
     return found
-
-
-def _assert_same(one: Path, other: Path) -> None:
-    left, right = _tree(one), _tree(other)
-    manifests = [tree.pop("backup_manifest", None) for tree in (left, right)]
-    if manifests[0] != manifests[1]:  # it has the hash of tablespace_map, which names places
-        assert b"sqlbak_tablespaces" in left["tablespace_map"][-1]
-    assert left.keys() == right.keys()
-    assert [path for path in left if left[path] != right[path]] == []
 
 
 def _size(step: RestoreStep) -> int:
@@ -155,10 +164,9 @@ def _copied(directory: Path, name: str) -> Path:
 def test_a_second_restore_fetches_what_differs_and_equals_a_fresh_one(
     recorded: Recorded, home: Path
 ) -> None:
-    fresh = restore([recorded.later], home / "fresh")
     restore([recorded.full], home / "data")
     outcome = restore([recorded.later], home / "data", reuses=True)
-    _assert_same(home / "data", fresh.directory)
+    recorded.assert_is_fresh(home / "data", [recorded.later])
     reused = _reused(outcome)
     whole = _size(recorded.later)
     assert reused["fetched_bytes"] < whole / 8
@@ -170,7 +178,7 @@ def test_a_second_restore_fetches_what_differs_and_equals_a_fresh_one(
         assert "successfully verified" in said
     again = _reused(restore([recorded.later], home / "data", reuses=True))
     assert again["fetched_bytes"] < reused["fetched_bytes"]
-    _assert_same(home / "data", fresh.directory)
+    recorded.assert_is_fresh(home / "data", [recorded.later])
 
 
 def test_a_differential_is_laid_over_what_is_kept_of_its_full(
@@ -179,15 +187,13 @@ def test_a_differential_is_laid_over_what_is_kept_of_its_full(
     restore([recorded.full], home / "old")
     for number, differential in enumerate(recorded.differentials):
         steps = [recorded.full, differential]
-        fresh = restore(steps, home / f"fresh-{number}")
         outcome = restore(steps, _copied(home / "old", f"data-{number}"), reuses=True)
-        _assert_same(outcome.directory, fresh.directory)
+        recorded.assert_is_fresh(outcome.directory, steps)
         beside = _reused(outcome)["fetched_bytes"] - _size(differential)
         assert beside < _size(recorded.full) / 20
         # And from a later state back to an earlier one.
-        fresh = restore([recorded.full], home / f"fresh-full-{number}")
         back = restore([recorded.full], outcome.directory, reuses=True)
-        _assert_same(back.directory, fresh.directory)
+        recorded.assert_is_fresh(back.directory, [recorded.full])
         assert _reused(back)["fetched_bytes"] < _size(recorded.full) / 5
 
 
@@ -256,7 +262,6 @@ def _heal(recorded: Recorded, home: Path, chance: random.Random, *, times: int) 
     steps = (
         [recorded.full, recorded.differentials[0]] if chance.random() < 0.5 else [recorded.later]
     )
-    fresh = restore(steps, home / "fresh")
     restore([chance.choice([recorded.full, recorded.later])], home / "data")
     outside = home / "outside"
     outside.mkdir()
@@ -280,7 +285,7 @@ def _heal(recorded: Recorded, home: Path, chance: random.Random, *, times: int) 
     before = _tree(outside)
     outcome = restore(steps, home / "data", reuses=True)
     try:
-        _assert_same(outcome.directory, fresh.directory)
+        recorded.assert_is_fresh(outcome.directory, steps)
     except AssertionError as problem:
         raise AssertionError(done) from problem
     assert _tree(outside) == before
@@ -331,8 +336,7 @@ def _kill_and_go_on(recorded: Recorded, home: Path, chance: random.Random) -> No
             with pytest.raises(TargetNotUsable, match="not empty"):
                 restore(steps, home / "data")
     outcome = restore(steps, home / "data", reuses=True)
-    fresh = restore(steps, home / "fresh")
-    _assert_same(outcome.directory, fresh.directory)
+    recorded.assert_is_fresh(outcome.directory, steps)
 
 
 def test_a_restore_that_was_killed_leaves_no_database_and_is_gone_on_with(
@@ -377,7 +381,7 @@ def test_a_fresh_restore_that_was_killed_can_be_gone_on_with(
     assert not (home / "data" / "global" / "pg_control").exists()
     outcome = restore([recorded.full], home / "data", reuses=True)
     assert _reused(outcome)["kept_bytes"] > 0
-    _assert_same(outcome.directory, restore([recorded.full], home / "fresh").directory)
+    recorded.assert_is_fresh(outcome.directory, [recorded.full])
 
 
 def test_what_is_not_this_cluster_is_refused_and_left_as_it_is(
@@ -413,7 +417,7 @@ def test_a_tablespace_of_its_own_is_kept_where_it_is(recorded: Recorded, home: P
     outcome = restore([recorded.later], home / "data", tablespaces=moved, reuses=True)
     restore([recorded.later], home / "fresh", tablespaces={str(recorded.space): home / "anew"})
     (home / "space" / "PG_another_version").rmdir()  # another cluster's: not ours to remove
-    _assert_same(home / "space", home / "anew")
+    assert _tree(home / "space") == _tree(home / "anew")
     assert _reused(outcome)["fetched_bytes"] < _size(recorded.later) / 8
     (home / "strange").mkdir()
     (home / "strange" / "precious").touch()
@@ -434,10 +438,12 @@ def test_a_full_without_hashes_is_fetched_whole_and_that_is_said(
     assert "everything was fetched" in _reused(outcome)["note"]
     assert _reused(outcome)["kept_bytes"] == 0
     assert any("everything was fetched" in step for step in outcome.next_steps)
-    _assert_same(outcome.directory, restore([recorded.full], home / "fresh").directory)
+    recorded.assert_is_fresh(outcome.directory, [recorded.full])
 
 
-def test_a_failure_in_the_middle_says_how_to_go_on(recorded: Recorded, home: Path) -> None:
+def test_a_failure_in_the_middle_says_how_to_go_on(
+    recorded: Recorded, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     restore([recorded.full], home / "data")
     damaged = _framed(recorded.later)
     assert isinstance(damaged.source, MemorySource)
@@ -445,36 +451,44 @@ def test_a_failure_in_the_middle_says_how_to_go_on(recorded: Recorded, home: Pat
     with pytest.raises(ObjectDamaged) as failed:
         restore([damaged], home / "data", reuses=True)
     assert "goes on from here" in failed.value.hint
+
+    def full(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(fetching, "write_at", full)
+    with pytest.raises(RestoreFailed, match="no space is left") as failed_too:
+        restore([recorded.full], home / "data", reuses=True)
+    assert "goes on from here" in failed_too.value.hint
     assert not (home / "data" / "global" / "pg_control").exists()
-    outcome = restore([recorded.later], home / "data", reuses=True)
-    _assert_same(outcome.directory, restore([recorded.later], home / "fresh").directory)
 
 
-@pytest.mark.parametrize("who", ["a server", "a server that ended", "a restore"])
 def test_whoever_works_there_while_it_is_compared_is_not_disturbed(
-    recorded: Recorded, home: Path, who: str
+    recorded: Recorded, home: Path
 ) -> None:
     data = home / "data"
     restore([recorded.full], data)
-    seen: list[dict[str, tuple[Any, ...]]] = []
+    control = data / "global" / "pg_control"
+    works: list[Callable[[], object]] = [
+        lambda: (data / "postmaster.pid").touch(),
+        lambda: control.write_bytes(control.read_bytes()),
+        lambda: restore([recorded.full], data, reuses=True),
+    ]
+    for work in works:
+        seen: list[Tree] = []
 
-    def meanwhile(stream: str, index: int) -> None:
-        if stream != "pages" or seen:
-            return
-        seen.append({})
-        if who == "a server":
-            (data / "postmaster.pid").touch()
-        elif who == "a restore":
-            restore([recorded.full], data, reuses=True)
-        else:
-            control = data / "global" / "pg_control"
-            control.write_bytes(control.read_bytes())
-        seen[0] = _tree(data)
+        def meanwhile(
+            stream: str, index: int, work: Callable[[], object] = work, seen: list[Tree] = seen
+        ) -> None:
+            if stream == "pages" and not seen:
+                work()
+                seen.append(_tree(data))
 
-    assert isinstance(recorded.later.source, MemorySource)
-    source = MemorySource(recorded.later.source.contents, _FRAME, meanwhile)
-    disturbed = RestoreStep(recorded.later.point, recorded.later.facts, source)
-    with pytest.raises(TargetNotUsable, match=r"postmaster\.pid|somebody else worked") as refused:
-        restore([disturbed], data, reuses=True)
-    assert "no database" not in refused.value.hint
-    assert _tree(data) == seen[0]
+        assert isinstance(recorded.later.source, MemorySource)
+        source = MemorySource(recorded.later.source.contents, _FRAME, meanwhile)
+        disturbed = RestoreStep(recorded.later.point, recorded.later.facts, source)
+        if (data / "postmaster.pid").exists():
+            (data / "postmaster.pid").rename(home / "pid")
+        with pytest.raises(TargetNotUsable, match=r"postmaster\.pid|somebody else worked") as no:
+            restore([disturbed], data, reuses=True)
+        assert "no database" not in no.value.hint
+        assert _tree(data) == seen[0]
