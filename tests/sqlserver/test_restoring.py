@@ -10,7 +10,7 @@ import pymssql
 import pytest
 
 from sqlbak.engines.port import TailChoice
-from sqlbak.errors import InstantUnreachable, TargetNotUsable
+from sqlbak.errors import InstantUnreachable, SqlbakError, TargetNotUsable
 from tests.sqlserver.site import Site, said
 
 SECOND = timedelta(seconds=1)
@@ -260,3 +260,24 @@ def test_an_older_server_is_refused_before_anything_is_fetched(
     with pytest.raises(TargetNotUsable, match="older"):
         site.restore("Sales", site.commits["Sales"][3][0])
     assert older.leftovers() == []
+
+
+def test_the_documented_grants_are_enough_and_a_missing_one_is_named(site: Site) -> None:
+    site.write_history("Sales")
+    target = site.commits["Sales"][5][0]
+    login = site.simulator.create_login("restorer", site.password)
+    site.write_policy(user="restorer")
+    with pytest.raises(SqlbakError) as refused:
+        site.restore("Sales", target)
+    assert "CREATE ANY DATABASE" in refused.value.hint or "dbcreator" in refused.value.hint
+    login.permissions |= {"CREATE ANY DATABASE", "VIEW SERVER STATE", "VIEW ANY DATABASE"}
+    site.restore("Sales", target)
+    assert site.rows("Copy") == site.rows_at("Sales", target)
+    replaced = {"replaces": True, "tail": TailChoice.DISCARD}
+    with pytest.raises(SqlbakError) as refused:
+        site.restore("Sales", target, "Sales", **replaced)
+    assert "dbcreator" in refused.value.hint
+    assert site.state("Sales") == "ONLINE"
+    login.roles.add("dbcreator")
+    site.restore("Sales", target, "Sales", **replaced)
+    assert site.rows("Sales") == site.rows_at("Sales", target)

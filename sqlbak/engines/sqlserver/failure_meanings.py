@@ -49,7 +49,7 @@ MEANINGS: dict[int, Meaning] = {
     262: _of(
         "the login lacks a grant",
         "for backups: ALTER ROLE db_backupoperator ADD MEMBER [login] in the database; for "
-        "restores: ALTER SERVER ROLE dbcreator ADD MEMBER [login]",
+        "restores: GRANT CREATE ANY DATABASE TO [login], or membership of dbcreator",
         ServerRefused,
     ),
     300: _of(
