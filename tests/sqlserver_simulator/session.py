@@ -179,7 +179,8 @@ class Session:
             )  # fmt: skip
         if device.kind == "DISK":
             name = str(name)
-            return Place("DISK", name if name.upper() == "NUL" else absolute(self.instance, name))
+            keeps = not name or name.upper() == "NUL"
+            return Place("DISK", name if keeps else absolute(self.instance, name))
         return Place(device.kind, str(name))
 
     # batches -----------------------------------------------------------------------------------
