@@ -22,7 +22,7 @@ def recover_only(session: Session, name: str, *, recovers: bool) -> Events:
         instance.database(name)  # 911
         return
     if database.state != "RESTORING" and database.standby_file is None:
-        raise SqlError(3153, "The database is already fully recovered.")
+        raise SqlError(3153, "The database is already fully recovered.", 16, 2)
     if not recovers:
         raise SqlError(3207, "Backup or restore requires at least one backup device. Rerun "
                        "your statement specifying a backup device.")  # fmt: skip
