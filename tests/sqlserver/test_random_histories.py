@@ -228,7 +228,7 @@ def judged(life: Life, restores: int) -> int:
 
 
 def test_random_histories_restore_as_they_were_or_are_refused(make_site) -> None:
-    restored = sum(judged(lived(make_site, seed, 10), 2) for seed in range(12))
+    restored = sum(judged(lived(make_site, seed, 8), 2) for seed in range(12))
     assert restored >= 8, "too many refusals for the histories to prove anything"
 
 
