@@ -42,6 +42,7 @@ Errors travel up as exceptions and are printed or logged once, at the edge.
     |   +-- ServerRefused
     |   +-- ServerNotReady
     |   +-- ServerProgramMissing
+    |   +-- ServerBehind
     |   +-- LogChainBroken
     |   |   +-- LogRewritten
     |   +-- BaseUnusable
@@ -90,6 +91,7 @@ __all__ = [
     "RestoreFailed",
     "RestoreNotProven",
     "SecretUnavailable",
+    "ServerBehind",
     "ServerNotReady",
     "ServerProgramMissing",
     "ServerRefused",
@@ -121,6 +123,10 @@ class SqlbakError(Exception):
 
     def __str__(self) -> str:
         return self.message
+
+    def advise(self, more: str) -> None:
+        """Add to the hint what only a caller knows."""
+        self.hint = f"{self.hint}; {more}" if self.hint else more
 
 
 class UsageError(SqlbakError):
@@ -400,6 +406,13 @@ class ServerProgramMissing(EngineError):
     """A PostgreSQL program of the right major version was not found."""
 
     code = "server_program_missing"
+
+
+class ServerBehind(EngineError):
+    """A standby has not come as far as what the vault already holds. Nothing is broken: it catches
+    up, or it does not follow its primary any more."""
+
+    code = "server_behind"
 
 
 class LogChainBroken(EngineError):

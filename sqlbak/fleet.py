@@ -177,6 +177,13 @@ class Fleet:
             return self.policy(item.instance).zone
         return UTC
 
+    def program_dir(self, item: Item) -> Path | None:
+        """The folder of PostgreSQL's programs that the item's instance names (``pg_bin``), where
+        it is on this machine: policies are shared by machines that differ."""
+        settings = self._configuration.instances.get(item.instance)
+        folder = settings.pg_bin if isinstance(settings, PostgresInstance) else None
+        return folder if folder is not None and folder.is_dir() else None
+
     def engine(self, name: str) -> Engine:
         """The engine that backs up one item; connects only when used. SecretUnavailable."""
         instance = instance_of(name)
@@ -239,7 +246,12 @@ class Fleet:
         vault = self.vault(instance)
         # One slot a vault: two services that keep one server in two vaults do not share a slot.
         slot_name = settings.slot or f"sqlbak_{vault.id.replace('-', '_')[:16]}"
-        return postgres_engine(settings.dsn.resolve(), slot_name=slot_name)
+        primary = settings.primary_dsn
+        return postgres_engine(
+            settings.dsn.resolve(),
+            slot_name=slot_name,
+            primary_dsn=None if primary is None else primary.resolve(),
+        )
 
     def vault(self, name: str) -> Vault:
         """The vault of an instance or item, made if it does not exist yet. FeatureUnsupported when

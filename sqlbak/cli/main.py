@@ -18,6 +18,7 @@ from sqlbak.cli import (
     adopting,
     backing_up,
     demonstrating,
+    feeding,
     inspecting,
     listing,
     planning,
@@ -50,6 +51,7 @@ app.command("windows")(listing.list_windows)
 app.command("plan")(planning.plan_restore)
 app.command("restore")(restoring.restore)
 app.command("adopt")(adopting.adopt_backups)
+app.command("feed")(feeding.feed)
 app.command("inspect")(inspecting.inspect)
 app.add_typer(vaults.app, name="vault")
 app.command("demo")(demonstrating.demo)

@@ -13,11 +13,21 @@ from typing import Annotated
 import typer
 
 from sqlbak.cli.database_restoring import DatabaseRequest, moves_of, restore_database
-from sqlbak.cli.output import instant
+from sqlbak.cli.output import instant, size_text
 from sqlbak.cli.progress import progress_for
-from sqlbak.cli.session import AsJson, Config, FromFolder, Item, PgBin, Quiet, session
+from sqlbak.cli.session import (
+    AsJson,
+    Config,
+    FromFolder,
+    Item,
+    LogSpace,
+    PgBin,
+    Quiet,
+    session,
+    size_option,
+)
 from sqlbak.cli.signals import stop_on_signals
-from sqlbak.engines.port import RestoreTarget, TailChoice
+from sqlbak.engines.port import DEFAULT_LOG_SPACE_BYTES, RestoreTarget, TailChoice
 from sqlbak.engines.postgres.timelines import format_lsn
 from sqlbak.errors import UsageError
 from sqlbak.restore.downloaded import DownloadedItem
@@ -50,6 +60,15 @@ def restore(
             help="Instead of --into: the stopped cluster itself. It is kept as DIR.before-<time>.",
         ),
     ] = None,
+    reuse: Annotated[
+        Path | None,
+        typer.Option(
+            "--reuse",
+            metavar="DIR",
+            help="Instead of --into: an older state of the cluster, stopped. It is given up; files "
+            "and pages of it that are right are kept, and only the rest is fetched.",
+        ),
+    ] = None,
     source: FromFolder = None,
     start: Annotated[
         bool, typer.Option("--start", help="Run the server, prove the state, leave it running.")
@@ -69,6 +88,7 @@ def restore(
     lineage: Annotated[
         str | None, typer.Option("--lineage", help="Which history, where two hold the instant.")
     ] = None,
+    log_space: LogSpace = None,
     pg_bin: PgBin = None,
     database: Annotated[
         str | None,
@@ -128,7 +148,7 @@ def restore(
     """Restore an item as it was at T. Input without an offset is read in the policy's zone."""
     here = session(context, config, as_json=as_json, quiet=quiet)
     if database is not None or overwrite or resume or files is not None:
-        if into is not None or in_place is not None:
+        if any(place is not None for place in (into, in_place, reuse)):
             raise UsageError(
                 "a database goes to a server (--as, --overwrite), not into a directory"
             )
@@ -148,21 +168,25 @@ def restore(
         )
         restore_database(here, item, request)
         return
-    directory = in_place or into
-    if directory is None or (in_place is not None and into is not None):
+    places = [place for place in (into, in_place, reuse) if place is not None]
+    if len(places) != 1:
         raise UsageError(
-            "where to? one of --into DIR and --in-place DIR is needed, for SQL Server one of --as "
-            "NAME, --overwrite and --files DIR",
-            hint="--into takes an empty or absent directory, --in-place the stopped cluster; "
-            "--as names a new database, --overwrite replaces the original",
+            "where to? one of --into DIR, --in-place DIR and --reuse DIR is needed, for SQL Server "
+            "one of --as NAME, --overwrite and --files DIR",
+            hint="--into takes an empty or absent directory, --in-place the stopped cluster, which "
+            "is kept beside, --reuse an older state of it, which is given up; --as names a new "
+            "database, --overwrite replaces the original",
         )
     target = RestoreTarget(
-        directory=directory,
+        directory=places[0],
         start=start,
         port=port,
         program_dir=pg_bin,
         tablespaces=_tablespaces(tablespace or ()),
         replaces=in_place is not None,
+        reuses=reuse is not None,
+        log_space_bytes=size_option("--log-space", log_space) or DEFAULT_LOG_SPACE_BYTES,
+        feed_command=here.own_command("feed", source),
     )
     with (
         stop_on_signals() as stop,
@@ -186,6 +210,12 @@ def restore(
     if restored.plan.stop_lsn is not None:
         asked = f"log position {format_lsn(restored.plan.stop_lsn)}"
     here.output.text(f"restored {restored.item.name} as of {asked} into {outcome.directory}")
+    reused = outcome.facts.get("reused")
+    if reused is not None:
+        here.output.text(
+            f"kept {size_text(reused['kept_bytes'])} of what was there, "
+            f"fetched {size_text(reused['fetched_bytes'])}"
+        )
     if outcome.proven and outcome.reached is not None:
         here.output.text(
             f"proven: last commit at {instant(outcome.last_commit_at) or 'none'}, "

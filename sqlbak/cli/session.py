@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -9,6 +10,7 @@ from typing import Annotated
 import typer
 
 from sqlbak.cli.output import Output
+from sqlbak.errors import UsageError
 from sqlbak.fleet import Fleet
 from sqlbak.policy.loading import LoadedConfiguration, load_configuration
 from sqlbak.stopping import NEVER, StopSignal
@@ -18,14 +20,18 @@ __all__ = [
     "Config",
     "FromFolder",
     "Item",
+    "LogSpace",
     "PgBin",
     "Quiet",
     "RootConfig",
     "Session",
     "session",
+    "size_option",
 ]
 
 DEFAULT_CONFIG = Path("policies")
+_SHIFTS = {"MiB": 20, "GiB": 30, "TiB": 40}
+_SIZE = re.compile(r"([1-9][0-9]{0,6}) ?(MiB|GiB|TiB)")
 
 _CONFIG_HELP = "Policy file or folder of policy files (default: $SQLBAK_CONFIG, else ./policies)."
 Config = Annotated[Path | None, typer.Option("--config", metavar="PATH", help=_CONFIG_HELP)]
@@ -50,6 +56,14 @@ FromFolder = Annotated[
         help="A downloaded copy of the vault's items/<item> folder; needs no vault and no policy.",
     ),
 ]
+LogSpace = Annotated[
+    str | None,
+    typer.Option(
+        "--log-space",
+        metavar="SIZE",
+        help="How much log may lie on disk ahead of its replay, such as 512MiB or 20GiB (1GiB).",
+    ),
+]
 Item = Annotated[
     str | None,
     typer.Argument(
@@ -65,6 +79,13 @@ class Session:
     config: Path
     output: Output
     quiet: bool
+
+    def own_command(self, name: str, source: Path | None) -> tuple[str, ...]:
+        """Another command of ours that works on the same vaults, or on the folder ``source``, for
+        the operator to run from anywhere."""
+        if source is not None:
+            return ("sqlbak", name, "--from", str(source.absolute()))
+        return ("sqlbak", name, "--config", str(self.config.absolute()))
 
     def load(self) -> LoadedConfiguration:
         """Read the policy files. Raises ConfigurationInvalid."""
@@ -92,3 +113,13 @@ def session(
         output=Output(as_json=as_json or bool(before.get("json"))),
         quiet=quiet or bool(before.get("quiet")),
     )
+
+
+def size_option(name: str, text: str | None) -> int | None:
+    """The bytes that ``text`` stands for. UsageError when it is no size."""
+    if text is None:
+        return None
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise UsageError(f"{name} {text}: not a size", hint=f"write {name} 512MiB, or 20GiB")
+    return int(match[1]) << _SHIFTS[match[2]]

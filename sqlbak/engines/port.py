@@ -19,6 +19,7 @@ from sqlbak.progress import Progress
 from sqlbak.stopping import StopSignal
 
 __all__ = [
+    "DEFAULT_LOG_SPACE_BYTES",
     "BackupResult",
     "DatabaseOutcome",
     "DatabaseTarget",
@@ -38,6 +39,10 @@ __all__ = [
     "StreamSink",
     "TailChoice",
 ]
+
+
+DEFAULT_LOG_SPACE_BYTES = 1 << 30
+"""How much log may lie on disk ahead of its replay, unless somebody says otherwise."""
 
 
 class Severity(StrEnum):
@@ -64,6 +69,10 @@ class DiscoveredItem:
 
     Attributes:
         position: the end of its log, where the engine tells it.
+        may_lag: this server follows another one, and may not have come as far yet as log that was
+            backed up already.
+        why_no_log: why the server holds no log for us, as the end of a sentence for people; empty
+            where it does.
         lineage: the lineage it is on, where there is no position.
         next_log_lsn: where its next log backup begins, for an engine whose log backups follow each
             other exactly; None elsewhere, or when there is none to take.
@@ -73,6 +82,8 @@ class DiscoveredItem:
     identity: str
     database: str | None
     position: LogPosition | None
+    may_lag: bool = False
+    why_no_log: str = ""
     lineage: str | None = None
     next_log_lsn: int | None = None
     paused: Mapping[PointType, str] = field(default_factory=dict)
@@ -205,7 +216,11 @@ class RestoreTarget:
     ``port`` for it (None: the engine's choice). ``program_dir``: where its programs are.
     ``tablespaces``: where tablespaces go, by their location on the source; the engine has a place
     for those that are not named. ``replaces``: ``directory`` holds a stopped cluster, an older
-    state of which is to take its place; it is kept beside."""
+    state of which is to take its place; it is kept beside. ``reuses``: ``directory`` holds a
+    stopped cluster of the same origin, which is given up; what of it is right is kept.
+    ``log_space_bytes``: how much log may lie on disk ahead of its replay; a longer one is fed while
+    the server replays it, and where the operator starts the server, by ``feed_command`` and the
+    directory."""
 
     directory: Path
     start: bool = False
@@ -213,6 +228,9 @@ class RestoreTarget:
     program_dir: Path | None = None
     tablespaces: Mapping[str, Path] = field(default_factory=dict)
     replaces: bool = False
+    reuses: bool = False
+    log_space_bytes: int = DEFAULT_LOG_SPACE_BYTES
+    feed_command: tuple[str, ...] = ("sqlbak", "feed")
 
 
 @dataclass(frozen=True, slots=True)

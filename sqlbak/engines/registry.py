@@ -27,10 +27,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "InstanceView",
+    "LogFeeder",
+    "LogOrder",
     "Restorer",
     "SqlServerLogin",
     "SqlServerPlace",
     "inspect_sql_server",
+    "log_feeder",
     "look_at_sql_server",
     "postgres_engine",
     "restorer",
@@ -89,16 +92,69 @@ class Restorer(Protocol):
         progress: Progress,
         stop: StopSignal,
         stop_lsn: int | None = None,
+        item_id: str = "",
     ) -> RestoreOutcome:
         """Restore ``steps`` up to ``stop_at``, or to what lies before ``stop_lsn`` in the log (both
-        None: to the end of the last one)."""
+        None: to the end of the last one). ``item_id``: by which the steps can be found again."""
 
 
-def postgres_engine(dsn: str, *, slot_name: str) -> Engine:
-    """A PostgreSQL cluster; connects only when used."""
+class LogOrder(Protocol):
+    """Which log a restored database that the operator starts waits for."""
+
+    @property
+    def item_id(self) -> str:
+        """The item that it is a restore of."""
+
+    @property
+    def lineage(self) -> str:
+        """The log's lineage."""
+
+    @property
+    def full(self) -> str:
+        """Id of the full on which it stands."""
+
+    @property
+    def differential(self) -> str | None:
+        """Id of the differential over that full."""
+
+    @property
+    def last_lsn(self) -> int:
+        """Where the log ends."""
+
+
+class LogFeeder(Protocol):
+    """Feeds log to a restored database that the operator starts."""
+
+    def read_order(self, directory: Path) -> LogOrder:
+        """What the database in ``directory`` waits for. TargetNotUsable: for nothing."""
+
+    def feed_cluster(
+        self,
+        steps: Sequence[RestoreStep],
+        directory: Path,
+        *,
+        histories: Mapping[str, bytes],
+        feed_command: Sequence[str],
+        log_space_bytes: int | None,
+        progress: Progress,
+        stop: StopSignal,
+    ) -> LogOrder:
+        """Feed it until it needs no more."""
+
+
+def log_feeder() -> LogFeeder:
+    """What feeds log to PostgreSQL, the only engine that takes it while it recovers."""
+    from sqlbak.engines.postgres import feeding
+
+    return feeding
+
+
+def postgres_engine(dsn: str, *, slot_name: str, primary_dsn: str | None = None) -> Engine:
+    """A PostgreSQL cluster; connects only when used. ``primary_dsn``: the primary of the standby
+    that ``dsn`` leads to."""
     from sqlbak.engines.postgres.engine import PostgresEngine
 
-    return PostgresEngine(dsn, slot_name=slot_name)
+    return PostgresEngine(dsn, slot_name=slot_name, primary_dsn=primary_dsn)
 
 
 def sql_server_engine(login: SqlServerLogin, place: SqlServerPlace, database: str) -> Engine:

@@ -6,7 +6,7 @@ and the server is told that log may go only after the manifest is in the vault.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -22,6 +22,7 @@ from sqlbak.errors import (
     BackupPaused,
     BaseUnusable,
     EngineError,
+    LineageConflict,
     LogChainBroken,
     LogRewritten,
     ServerNotReady,
@@ -31,6 +32,7 @@ from sqlbak.fleet import Fleet, instance_of
 from sqlbak.jobs.differential_base import ahead_of, open_base
 from sqlbak.jobs.log_base import LogBase, find_log_base
 from sqlbak.jobs.log_chain import is_set_back, next_log_start
+from sqlbak.jobs.one_history import require_one_history
 from sqlbak.jobs.sealing import require_same_log, seal
 from sqlbak.jobs.taking import Run, take
 from sqlbak.model import EngineName, Item, LogPosition, Point, PointType
@@ -114,6 +116,8 @@ def back_up(
     ) as lease:
         _sweep(run)
         points = tuple(vault.points(item.id))
+        if not points:
+            run.notes += _predecessors(run)
         if still_due is not None and not still_due(points):
             return BackupOutcome(item, ())
         if is_set_back(points, found.lineage, found.next_log_lsn):
@@ -143,6 +147,22 @@ def _require_readiness(name: str, inspection: Inspection) -> None:
         )
 
 
+def _predecessors(run: Run) -> list[str]:
+    """What to say about a new item whose name was another's before."""
+    if run.item.engine is EngineName.POSTGRES:
+        what, why = "server", "a replacement or pg_upgrade"
+    else:
+        what, why = "database", "it was dropped and created again"
+    return [
+        f"{run.item.name} is another {what} now (identity {run.item.identity}) than the one backed"
+        f" up so far ({other.identity}), as after {why}: it is a new item,"
+        f" {run.item.id}, and {other.id} stays restorable"
+        for other in run.vault.items()
+        if (other.engine, other.name) == (run.item.engine, run.item.name)
+        and other.identity != run.item.identity
+    ]
+
+
 def _sweep(run: Run) -> None:
     sweep(
         run.vault.store,
@@ -153,6 +173,13 @@ def _sweep(run: Run) -> None:
 
 
 def _full(run: Run, lease: Lease) -> Point:
+    if points := run.vault.points(run.item.id):
+        position = run.engine.inspect().items[0].position
+        try:
+            require_one_history(run.vault, run.item, run.engine, points, position)
+        except LogRewritten as rewritten:
+            return _successor(run, PointType.FULL, rewritten)
+
     def stream(sink: PayloadSink, label: str) -> BackupResult:
         return run.engine.full(
             sink,
@@ -162,7 +189,10 @@ def _full(run: Run, lease: Lease) -> Point:
             is_copy_only=run.is_copy_only,
         )
 
-    point, _ = take(run, lease, PointType.FULL, stream)
+    try:
+        point, _ = take(run, lease, PointType.FULL, stream)
+    except LineageConflict as conflict:
+        return _successor(run, PointType.FULL, conflict)
     if run.item.engine in _TELLS_BY_LOG_BACKUP:
         return point
     # Where the log goes on from tells what the server may discard: after a first full everything
@@ -182,17 +212,19 @@ def _full(run: Run, lease: Lease) -> Point:
 def _differential_or_full(
     run: Run, lease: Lease, points: tuple[Point, ...], found: DiscoveredItem
 ) -> Point:
-    """``found``: what the server said when it was looked at."""
-    position = found.position
+    """``found``: the server as it was looked at before."""
     try:
-        if ahead_of(points, position) is not None:
+        if ahead_of(points, found.position) is not None:
             # Points may have been committed since that look.
-            position = run.engine.inspect().items[0].position
-        if (ahead := ahead_of(points, position)) is not None:
+            found = run.engine.inspect().items[0]
+        position = found.position
+        # A standby that is behind comes yet; the engine waits for it, or gives up.
+        if not found.may_lag and (ahead := ahead_of(points, position)) is not None:
             raise LogRewritten(
                 f"the server's log ends before the end of {ahead.id}: it was set back to an "
                 "older state"
             )
+        require_one_history(run.vault, run.item, run.engine, points, position)
         base = open_base(
             run.vault,
             run.item,
@@ -207,8 +239,8 @@ def _differential_or_full(
             )
 
         point, _ = take(run, lease, PointType.DIFFERENTIAL, stream, base_id=base.point.id)
-    except LogRewritten as rewritten:
-        return _successor(run, PointType.DIFFERENTIAL, rewritten)
+    except (LogRewritten, LineageConflict) as other:
+        return _successor(run, PointType.DIFFERENTIAL, other)
     except BaseUnusable as unusable:
         run.notes.append(f"a full was taken instead of a differential: {unusable.message}")
         return _full(run, lease)
@@ -246,15 +278,14 @@ def _log_or_full(
     if base is None:
         newest = max(points, key=lambda point: (point.finished_at, point.last_lsn))
         why = run.engine.log_gap(newest.position)
-        why = why or "the server no longer holds the log since the last backup"
-        return (_bridged(run, found, why),)
+        return (_bridged(run, found, why or why_no_log(points, found)),)
     if run.item.engine in _BRIDGED_BY_DIFFERENTIAL:
         _tell_gap(run, points, base)
     made: list[Point] = []
     try:
         require_same_log(run.vault, run.item, run.engine, base.point, run.notes)
         _logs(run, lease, base.position, base.facts, made)
-    except LogRewritten as broken:
+    except (LogRewritten, LineageConflict) as broken:
         made.append(_successor(run, PointType.LOG, broken))
     except LogChainBroken as broken:
         made.append(_bridged(run, found, broken.message))
@@ -330,11 +361,25 @@ def _logs(
             run.notes.append(f"shipped log that is sealed now was not removed: {error.message}")
 
 
-def _successor(run: Run, asked: PointType, rewritten: LogRewritten) -> Point:
+def why_no_log(points: Sequence[Point], found: DiscoveredItem) -> str:
+    """Why the log of the item with these points cannot go on. Pure."""
+    why = "the server no longer holds the log since the last backup"
+    if found.why_no_log:
+        why += f": {found.why_no_log}"
+    newest = max(points, key=lambda point: (point.finished_at, point.last_lsn))
+    if found.position is not None and found.position.lineage != newest.lineage:
+        why += (
+            f"; it is on lineage {found.position.lineage} now, and {newest.id} on lineage"
+            f" {newest.lineage}"
+        )
+    return why
+
+
+def _successor(run: Run, asked: PointType, other: LogRewritten | LineageConflict) -> Point:
     """The positions of the server's log mean another history from now on. Under the old item, a
     plan could join the two."""
     run.item = run.vault.create_successor(run.item, now=run.now())
-    return _healed(run, asked, f"{rewritten.message}. It goes on as a new item, {run.item.id}")
+    return _healed(run, asked, f"{other.message}. It goes on as a new item, {run.item.id}")
 
 
 def _healed(run: Run, asked: PointType, why: str) -> Point:

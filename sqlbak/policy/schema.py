@@ -274,6 +274,12 @@ class PostgresInstance(_Model):
         "without a password.",
         examples=["env:ORDERS_DSN"],
     )
+    primary_dsn: Dsn | None = Field(
+        default=None,
+        description="Where dsn leads to a standby: how to connect to its primary, where the "
+        "heartbeat of each backup is then written. A reference, or a DSN without a password.",
+        examples=["env:ORDERS_PRIMARY_DSN"],
+    )
     policy: Text | None = Field(
         default=None,
         description="Name of its policy. Not written: the only policy there is, or DefaultPolicy.",

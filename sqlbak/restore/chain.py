@@ -1,7 +1,7 @@
 """The cheapest way from a base through logs to a position of one path.
 
 One sweep over the path in log order finds, for every position, the best arrival there. What "best"
-means is the caller's: bytes for a plan, the earliest usable instant for windows.
+means is the caller's: estimated time for a plan, the earliest usable instant for windows.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from enum import StrEnum
 from typing import Final
 
 from sqlbak.model import Point
+from sqlbak.restore.estimate import DEFAULT_RATES, RestoreRates
 from sqlbak.restore.path import Base, LogOnPath, Path, Proof
 
 __all__ = [
@@ -51,14 +52,21 @@ class ChainRules:
             its ``reachable_from``, so that it alone restores to that instant.
         logs_join_exactly: a log that follows a log begins where that one ended (Microsoft's
             sequence test); an overlap means another fork, or a foreign backup.
+        newest_lineage_is_meant: where nobody names a lineage, one that goes on beside a newer one
+            is abandoned.
+        rates: how fast they are restored.
     """
 
     bases_prove_their_end: bool = True
     logs_join_exactly: bool = False
+    newest_lineage_is_meant: bool = True
+    rates: RestoreRates = DEFAULT_RATES
 
 
 LOOSE_RULES: Final = ChainRules()
-SQL_SERVER_RULES: Final = ChainRules(bases_prove_their_end=False, logs_join_exactly=True)
+SQL_SERVER_RULES: Final = ChainRules(
+    bases_prove_their_end=False, logs_join_exactly=True, newest_lineage_is_meant=False
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,26 +182,29 @@ def _better(one: Arrival | None, other: Arrival | None) -> Arrival | None:
 def chain_to_position(
     path: Path, bases: Sequence[Base], end: int, rules: ChainRules, *, to: datetime | None
 ) -> Arrival | None:
-    """The cheapest arrival at exactly ``end``: fewest bytes, then steps, then the newest base.
+    """The cheapest arrival at exactly ``end``: least estimated time, then fewest bytes, then
+    fewest steps, then the newest base.
 
     ``to``: leave out bulk-logged logs that the instant may lie in (None: all are applied whole).
     """
-    entries = [(base, cost_of(base)) for base in bases if base.position <= end]
+    entries = [(base, cost_of(base, rules)) for base in bases if base.position <= end]
     if not entries:
         return None
     first = bisect_left(path.logs, entries[0][0].position, key=lambda log: log.end)
     after = bisect_left(path.logs, end + 1, key=lambda log: log.end)
     logs = (log for log in path.logs[first:after] if to is None or is_safe_for(log.point, to))
-    return sweep(entries, logs, _add_cost, rules).get(end)
+
+    def extend(key: Key, log: LogOnPath) -> Key:
+        time = key[0] + rules.rates.microseconds(log.point)
+        return (time, key[1] + log.point.size_bytes, key[2] + 1, *key[3:])
+
+    return sweep(entries, logs, extend, rules).get(end)
 
 
-def cost_of(base: Base) -> Key:
-    """Bytes, steps, and the newest base first."""
-    return (base.size_bytes, len(base.points), -base.order)
-
-
-def _add_cost(key: Key, log: LogOnPath) -> Key:
-    return (key[0] + log.point.size_bytes, key[1] + 1, *key[2:])
+def cost_of(base: Base, rules: ChainRules) -> Key:
+    """Estimated microseconds, bytes, steps, and the newest base first."""
+    time = sum(rules.rates.microseconds(point) for point in base.points)
+    return (time, base.size_bytes, len(base.points), -base.order)
 
 
 def is_safe_for(log: Point, to: datetime) -> bool:
@@ -229,12 +240,12 @@ def chain_to_instant(
     limit = None if ignore_bulk else to
     proof, likely = path.proof_of(to), path.likely_proof_of(to)
     ending_there = [base for instant, base in own_ends(path) if instant == to]
-    own_end = min(ending_there, key=cost_of, default=None)
+    own_end = min(ending_there, key=lambda base: cost_of(base, rules), default=None)
     arrival = chain_to_position(path, bases, proof.end, rules, to=limit) if proof else None
     if (
         own_end is not None
         and rules.bases_prove_their_end
-        and (arrival is None or cost_of(own_end) <= arrival.key)
+        and (arrival is None or cost_of(own_end, rules) <= arrival.key)
     ):
         return _own_end(path, own_end, Certainty.PROVEN)
     if proof is not None and arrival is not None:

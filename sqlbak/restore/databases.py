@@ -14,7 +14,7 @@ from sqlbak.errors import InstantUnreachable, UsageError
 from sqlbak.model import EngineName, Item
 from sqlbak.progress import NO_PROGRESS, Progress
 from sqlbak.restore.chain import Certainty
-from sqlbak.restore.executor import PlannedItem, Stock, readable_plan
+from sqlbak.restore.executor import PlannedItem, Stock, plan_readable
 from sqlbak.restore.planner import RestorePlan
 from sqlbak.stopping import NEVER, StopSignal
 
@@ -66,7 +66,7 @@ def restore_database_item(
     """
     from sqlbak.engines.sqlserver.restoring import restore_database
 
-    planned, steps = readable_plan(stock, name, to, lineage, stop)
+    planned, steps = plan_readable(stock, name, to, lineage=lineage, stop=stop)
     item = planned.stored.item
     chain = _chain(planned, steps)
     tail = None if take_tail is None else lambda: take_tail(item)
@@ -91,7 +91,7 @@ def write_database_files(
     ``database`` (None: its own name) into ``directory``."""
     from sqlbak.engines.sqlserver.script import write_files
 
-    planned, steps = readable_plan(stock, name, to, lineage, stop)
+    planned, steps = plan_readable(stock, name, to, lineage=lineage, stop=stop)
     chain = _chain(planned, steps)
     wanted = database or chain.database
     written = write_files(chain, directory, database=wanted, progress=progress, stop=stop)

@@ -31,3 +31,6 @@ class DownloadedItem:
     def zone(self, item: Item) -> tzinfo:  # noqa: ARG002 - a fleet has one for each item
         """UTC."""
         return UTC
+
+    def program_dir(self, item: Item) -> Path | None:
+        """Nobody says where programs are."""

@@ -49,7 +49,7 @@ __all__ = [
     "RestoredItem",
     "Stock",
     "plan_item",
-    "readable_plan",
+    "plan_readable",
     "restore_item",
     "rules_of",
 ]
@@ -66,6 +66,9 @@ class Stock(Protocol):
 
     def zone(self, item: Item) -> tzinfo:
         """The zone in which the item's times are read."""
+
+    def program_dir(self, item: Item) -> Path | None:
+        """Where the server's own programs are for this item; None: nobody says."""
 
 
 _READERS = 4
@@ -139,14 +142,15 @@ def restore_item(
     progress: Progress = NO_PROGRESS,
     stop: StopSignal = NEVER,
 ) -> RestoredItem:
-    """Plan as ``plan_item`` does, then restore into ``target``.
+    """Plan as ``plan_item`` does, then restore into ``target``; where that names no programs, with
+    those that the stock knows of.
 
     A recovery point whose manifest cannot be read is planned around where that leads to the same
     instant; the plan's notes tell. Raises what planning raises, before the target is touched;
     TargetNotUsable; ObjectDamaged; RestoreFailed; RestoreNotProven when the server recovered but
     not provably to the state asked for.
     """
-    planned, steps = readable_plan(stock, name, to, lineage, stop)
+    planned, steps = plan_readable(stock, name, to, lineage=lineage, stop=stop)
     stored = planned.stored
     if stored.item.engine is EngineName.SQLSERVER:
         raise UsageError(
@@ -156,6 +160,8 @@ def restore_item(
             "--files DIR writes the backups and a script",
         )
     _require_outside(stored.vault.store.url, target.directory)
+    if target.program_dir is None:
+        target = replace(target, program_dir=stock.program_dir(stored.item))
     restore: Callable[..., RestoreOutcome] = restorer(stored.item.engine)
     outcome = restore(
         steps,
@@ -166,6 +172,7 @@ def restore_item(
         target=target,
         progress=progress,
         stop=stop,
+        item_id=stored.item.id,
     )
     return RestoredItem(stored.item, planned.plan, outcome, stored.vault.store.url)
 
@@ -211,12 +218,18 @@ def rules_of(engine: EngineName) -> ChainRules:
     return SQL_SERVER_RULES if engine is EngineName.SQLSERVER else LOOSE_RULES
 
 
-def readable_plan(
-    stock: Stock, name: str | None, to: str, lineage: str | None, stop: StopSignal
+def plan_readable(
+    stock: Stock,
+    name: str | None,
+    to: str,
+    *,
+    lineage: str | None,
+    stop: StopSignal,
+    without: Collection[str] = (),
 ) -> tuple[PlannedItem, Sequence[RestoreStep]]:
-    """A plan all of whose manifests and shipped log can be read, and its steps. Without one, the
-    error of the first manifest that cannot be; for shipped log InstantUnreachable, naming what can
-    be reached without it.
+    """A plan as ``plan_item`` makes it, all of whose manifests and shipped log can be read, and its
+    steps. Without one, the error of the first manifest that cannot be; for shipped log
+    InstantUnreachable, naming what can be reached without it.
 
     The first plan fixes item, lineage and instant: planning around what is damaged must lead to
     the same state, never to what then happens to be the latest. A recovery point's id and a
@@ -226,7 +239,8 @@ def readable_plan(
     unreadable: dict[str, ObjectDamaged | ObjectNotFound] = {}
     while True:
         try:
-            planned = plan_item(stock, name, to, lineage=lineage, without=unreadable)
+            left_out = {*without, *unreadable}
+            planned = plan_item(stock, name, to, lineage=lineage, without=left_out)
         except (Refused, UnknownName) as refusal:
             for lost, error in unreadable.items():
                 # There is no second copy of shipped log: what is left without it is the answer.

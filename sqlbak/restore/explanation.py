@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 
@@ -14,11 +15,8 @@ __all__ = ["explain"]
 _MOST_LINES = 12
 
 
-def explain(plan: RestorePlan, *, bytes_per_second: float | None = None) -> str:
-    """Text for people: chosen pieces in order, then the others grouped by reason, with counts.
-
-    ``bytes_per_second``: a measured rate; the estimated time is told when it is given.
-    """
+def explain(plan: RestorePlan) -> str:
+    """Text for people: chosen pieces in order, then the others grouped by reason, with counts."""
     goal = "the end of the last step"
     if plan.stop_at is not None:
         goal = plan.clock.text(plan.stop_at)
@@ -32,10 +30,10 @@ def explain(plan: RestorePlan, *, bytes_per_second: float | None = None) -> str:
             lines.append(f"  {'…':>{width}}  {number} more logs in between")
             continue
         lines.append(f"  {number:>{width}}  {_step(step, plan, cuts.get(step.id))}")
-    total = f"{len(plan.steps)} steps, {_size(plan.size_bytes)} to fetch"
-    if bytes_per_second:
-        total += f", about {_duration(plan.size_bytes / bytes_per_second)}"
-    lines.append(total)
+    lines.append(
+        f"{len(plan.steps)} steps, {_size(plan.size_bytes)} to fetch, "
+        f"estimated at {_duration(plan.estimated_seconds)}"
+    )
     if plan.stop_at is not None:
         stop = "whole" if plan.to_the_end else f"up to {goal}"
         lines.append(f"the last step is applied {stop}; {_proof(plan)}")
@@ -95,6 +93,8 @@ def _size(size_bytes: float) -> str:
 
 
 def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
+    minutes, rest = divmod(math.ceil(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

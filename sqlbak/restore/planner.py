@@ -31,6 +31,7 @@ from sqlbak.restore.chain import (
     chain_to_position,
     own_ends,
 )
+from sqlbak.restore.parting import require_newest
 from sqlbak.restore.path import Path, lineages_of, path_of
 from sqlbak.restore.refusal import unreachable_instant, unreachable_point, unreachable_position
 from sqlbak.restore.rejection import rejections
@@ -76,14 +77,16 @@ def plan(
     rules: ChainRules = LOOSE_RULES,
     clock: Clock = UTC_CLOCK,
 ) -> RestorePlan:
-    """The cheapest valid chain to ``to``: fewest bytes, then fewest steps, then the newest base.
+    """The cheapest valid chain to ``to``: least estimated time (``rules.rates``), then fewest
+    bytes, then fewest steps, then the newest base.
 
     ``to`` is aware. Without ``lineage`` all are tried; where several hold the instant with the
     same state the newest is named.
 
     Raises:
         InstantUnreachable: no chain leads there; ``nearest`` holds the instants around it.
-        LineageAmbiguous: several lineages hold the instant, with different states.
+        LineageAmbiguous: several lineages hold the instant, with different states, or only one
+            that was abandoned by then.
         NothingToRestore: no full backup, or for LATEST no instant that is proven.
         UnknownName: the catalog knows no such lineage.
         LineageContradictory: the recorded forks cannot be true.
@@ -107,6 +110,8 @@ def plan(
     if not chains:
         raise unreachable_instant(catalog.item, paths, to, rules, clock)
     chosen = _one_of(catalog, [chain for _, chain in chains.values()], to, clock)
+    if lineage is None and rules.newest_lineage_is_meant:
+        require_newest(catalog, chosen.path, to, clock)
     view = chains[chosen.path.lineage][0]
     made = _plan(view, chosen, to, rules, clock)
     return replace(made, rejected=(*made.rejected, *_left_out(catalog, view)))
@@ -229,6 +234,7 @@ def _plan(
         steps=steps,
         stop_at=to,
         size_bytes=sum(step.size_bytes for step in steps),
+        estimated_seconds=sum(map(rules.rates.microseconds, chain.steps)) / 1_000_000,
         certainty=chain.certainty,
         notes=(*_notes(chain, to, clock), *_notes_of_log(proof, clock), *catalog.notes),
         rejected=rejections(catalog, chain, to, rules),

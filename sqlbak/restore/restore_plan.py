@@ -66,6 +66,9 @@ class RestorePlan:
 
     Attributes:
         steps: what to restore, in order: a full, at most one differential, logs.
+        size_bytes: what is to be fetched.
+        estimated_seconds: how long fetching, unpacking and replaying take, by the rates that
+            chains were compared with; without the start of a server.
         stop_at: restore every transaction up to this instant and none after it; None: apply the
             last step whole. Where the log ends before a later transaction shows up, its end is
             the state asked for.
@@ -86,6 +89,7 @@ class RestorePlan:
     steps: tuple[Point, ...]
     stop_at: datetime | None
     size_bytes: int
+    estimated_seconds: float
     certainty: Certainty
     notes: tuple[str, ...]
     rejected: tuple[Rejection, ...]
@@ -114,6 +118,7 @@ def plan_document(plan: RestorePlan) -> dict[str, Any]:
             for step in plan.steps
         ],
         "bytes": plan.size_bytes,
+        "estimated_seconds": round(plan.estimated_seconds, 1),
         "stop_at": None if plan.stop_at is None else plan.clock.text(plan.stop_at),
         "stop_lsn": plan.stop_lsn,
         "certainty": plan.certainty.value,

@@ -47,6 +47,7 @@ class Site:
     vault_url: str = ""
     policy: str = 'full: "0 1 * * *"\n    log: 15m'
     vault_options: str = ""
+    instance_options: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -62,7 +63,7 @@ class Site:
             f"{self.vault_options}"
             f"policies:\n  gold:\n    vault: main\n    {self.policy}\n"
             f"instances:\n  orders:\n    engine: postgres\n    dsn: env:ORDERS_DSN\n"
-            f"    policy: gold\n"
+            f"    policy: gold\n{self.instance_options}"
         )
 
     @property

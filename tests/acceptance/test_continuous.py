@@ -101,6 +101,37 @@ def test_a_destroyed_server_loses_no_more_than_what_was_committed_in_the_last_in
     assert datetime.fromisoformat(beyond.document["error"]["nearest"][-1]) == last
 
 
+@pytest.mark.soak
+@pytest.mark.parametrize("seconds_at_work", [6.0, 11.0, 17.5])
+def test_by_default_a_burst_before_the_end_of_a_server_costs_five_seconds_at_most(
+    own: tuple[Cluster, Site], seconds_at_work: float
+) -> None:
+    cluster, site = own
+    (site.config / "orders.yaml").write_text(
+        site.text().replace("\n    log_shipping_interval: 1", "")
+    )
+    writer = Writer(cluster)
+    writer.prepare()
+    with shipping(site) as process:
+        until(lambda: shipped(site))
+        began = cluster.execute("SELECT clock_timestamp()")[0][0]
+        with writer:
+            until_covered(site, began)
+            time.sleep(seconds_at_work)
+            destroy(cluster)
+        killed_at = max(writer.known.values())
+        end(process)
+    last = covered(site)
+    assert last is not None
+    assert site.windows()[-1][1] == last
+    lost = {number for number, at in writer.known.items() if at > last}
+    print(f"{len(writer.known)} rows, lost {len(lost)} of the last {killed_at - last}")
+    assert killed_at - last <= timedelta(seconds=5 + 2)  # and what processing takes
+    with restored(site, "latest", NEWEST) as (rows, _):
+        assert rows == writer.until(last)
+        assert set(writer.known) - rows <= lost
+
+
 def test_idle_time_stays_reachable_without_a_transaction_written_for_it(
     own: tuple[Cluster, Site],
 ) -> None:

@@ -249,6 +249,7 @@ class TestOtherClusters:
             make_markers(other)
             first = here.run("backup", "orders", "--type", "log").ok()
             assert first["point"]["type"] == "full"
+            assert "another server now" in first["notes"][0]
             new = mark(other)
             here.backup("log")
             items = {w["item_id"]: w for w in here.run("windows", "orders").ok()["windows"]}
@@ -261,26 +262,6 @@ class TestOtherClusters:
                     assert_restored_exactly(document, commit_times(other), new)
         # The old server comes back: its chain goes on.
         assert site.run("backup", "orders", "--type", "log").ok()["notes"] == []
-
-    def test_a_standby_is_refused_with_what_to_do(
-        self, site: Site, cluster: Cluster, home: Path
-    ) -> None:
-        standby = Cluster(cluster.major, home)
-        cluster.run(
-            "pg_basebackup", "-h", str(cluster.home), "-p", str(cluster.port), "-U", "postgres",
-            "-D", standby.data_directory, "-c", "fast", "-R", "--no-sync",
-        )  # fmt: skip
-        standby.configure({"port": str(standby.port), "unix_socket_directories": str(home)})
-        give_to_server_user(home)
-        standby.start()
-        try:
-            answer = replace(site, dsn=standby.dsn()).run("backup", "orders", "--type", "full")
-        finally:
-            standby.stop("immediate")
-        error = answer.document["error"]
-        assert answer.code in (1, 3)
-        assert "standby" in error["message"]
-        assert "primary" in error["hint"]
 
     def test_a_restored_cluster_that_goes_live_begins_a_timeline_and_the_old_one_stays_restorable(
         self, tmp_path: Path, home: Path

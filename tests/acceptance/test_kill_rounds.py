@@ -8,6 +8,7 @@ import random
 import shutil
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -26,14 +27,21 @@ from tests.acceptance.aftermath import (
     restored,
     servers_on,
 )
+from tests.acceptance.history import instant, seeded_chance
 from tests.acceptance.markers import Writer, assert_restored_exactly, commit_times
+from tests.acceptance.shipping_sites import covered, shipped
 from tests.acceptance.site import Answer, Site, kill_hard
 from tests.engines.postgres.clusters import Cluster, scratch_directory
 
 pytestmark = pytest.mark.postgres
 
-SOAK_ROUNDS = 100
-LONGEST_SECONDS = {"full": 2.0, "log": 1.2, "restore": 4.0}
+POLICY = (
+    'full: "0 1 * * sun"\n    differential: "0 1 * * mon-sat"\n    log: 24h\n'
+    "    log_shipping: continuous\n    log_shipping_interval: 1"
+)
+SOAK_ROUNDS = int(os.environ.get("SQLBAK_SOAK_ROUNDS") or 200)
+KINDS = ("full", "differential", "log", "restore", "ship", "restore what was shipped")
+LONGEST_SECONDS = {"full": 2.0, "differential": 2.0, "log": 1.2, "restore": 4.0}
 
 
 @pytest.fixture
@@ -51,7 +59,9 @@ class Rounds:
     home: Path
     chance: random.Random
     killed: int = 0
+    shippers_killed: int = 0
     notes: list[str] = field(default_factory=list)
+    shipper: subprocess.Popen[str] | None = None
 
     def backup(self, kind: str) -> None:
         process = self.site.start("backup", "orders", "--type", kind, "--json")
@@ -121,6 +131,31 @@ class Rounds:
                     {"proven": True, "connection": where}, commit_times(self.cluster), to
                 )
 
+    def ship(self) -> None:
+        """Ship log continuously, beside whatever else runs."""
+        if self.shipper is None or self.shipper.poll() is not None:
+            self.stop_shipping()
+            self.shipper = self.site.start("ship", "orders", "--json")
+
+    def stop_shipping(self) -> None:
+        """kill -9, wherever it is."""
+        if self.shipper is not None:
+            assert self.shipper.poll() is None, self.shipper.communicate()
+            kill_hard(self.shipper)
+            self.shipper = None
+            self.shippers_killed += 1
+
+    def restore_what_was_shipped(self) -> None:
+        """What a killed shipper left is sound up to its end, and ends where ``windows`` says."""
+        self.stop_shipping()
+        points, (_, end) = self.points(), self.site.windows()[-1]
+        at = covered(self.site)
+        assert end == max(
+            [at] * (at is not None)
+            + [instant(p["covers_until"]) for p in points if p["covers_until"]]
+        )
+        self.assert_restores(end)
+
     def window(self) -> tuple[datetime, datetime]:
         return assert_one_window(self.site, self.points())
 
@@ -130,9 +165,12 @@ class Rounds:
 
     def assert_sound(self) -> list[dict[str, Any]]:
         """One more run of each kind, and all is as if nobody had killed anything."""
+        self.stop_shipping()
         self.complete("full")
+        self.complete("differential")
         self.complete("log")
         assert_nothing_left(self.site, self.cluster)
+        assert shipped(self.site) == []  # the log backup holds it all
         assert self.notes == []  # no log had to be healed by a full
         points = self.points()
         assert_logs_chain(points)
@@ -140,12 +178,13 @@ class Rounds:
         return points
 
     def assert_whole_chain_restores(self) -> None:
-        """From the first full over every log to the end: the other fulls are hidden."""
+        """From the first full over every log to the end: all other bases are hidden."""
         copy = Site(self.home / "copy", self.cluster.dsn())
         shutil.copytree(self.site.root / "vault", self.home / "copy" / "vault")
         fulls = sorted((self.home / "copy" / "vault").glob("items/*/points/*_tf_*"))
         assert fulls
-        for manifest in fulls[1:]:
+        differentials = (self.home / "copy" / "vault").glob("items/*/points/*_td_*")
+        for manifest in [*fulls[1:], *differentials]:
             manifest.unlink()
         with restored(copy, self.cluster, "latest", self.home / "whole") as document:
             assert document["steps"][0]["point"] in fulls[0].name
@@ -161,19 +200,25 @@ class Rounds:
 
 
 @pytest.fixture
-def rounds(site: Site, cluster: Cluster, home: Path) -> Iterator[Rounds]:
+def rounds(cluster: Cluster, tmp_path: Path, home: Path) -> Iterator[Rounds]:
     (home / "copy").mkdir()
-    seed = int(os.environ.get("SQLBAK_TEST_SEED") or random.SystemRandom().getrandbits(32))
-    print(f"SQLBAK_TEST_SEED={seed}")
+    site = Site(tmp_path, cluster.dsn(), policy=POLICY)
     with own_slots(cluster):
-        yield Rounds(site, cluster, home, random.Random(seed))
+        made = Rounds(site, cluster, home, seeded_chance())
+        try:
+            yield made
+        finally:
+            if made.shipper is not None:
+                kill_hard(made.shipper)
 
 
 def test_a_few_runs_killed_at_random_moments_leave_nothing_behind(rounds: Rounds) -> None:
     with Writer(rounds.cluster):
         rounds.complete("full")
-        for kind in ("full", "log", "log", "full", "log", "log"):
+        for kind in ("full", "log", "differential", "full", "log", "differential"):
             rounds.backup(kind)
+            rounds.ship()
+        rounds.restore_what_was_shipped()
         rounds.complete("log")
         rounds.restore()
         rounds.assert_sound()
@@ -182,16 +227,22 @@ def test_a_few_runs_killed_at_random_moments_leave_nothing_behind(rounds: Rounds
 
 @pytest.mark.soak
 @pytest.mark.timeout(0)
-def test_a_hundred_killed_runs_leave_nothing_behind(rounds: Rounds) -> None:
+def test_hundreds_of_killed_runs_leave_nothing_behind(rounds: Rounds) -> None:
+    done: Counter[str] = Counter()
     minutes = float(os.environ.get("SQLBAK_SOAK_MINUTES") or 60)
     deadline = datetime.now(UTC) + timedelta(minutes=minutes)
     with Writer(rounds.cluster):
         rounds.complete("full")
         rounds.complete("log")
         for number in range(SOAK_ROUNDS):
-            kind = rounds.chance.choices(("full", "log", "restore"), (40, 45, 15))[0]
+            kind = rounds.chance.choices(KINDS, (20, 25, 25, 10, 10, 10))[0]
+            done[kind] += 1
             if kind == "restore":
                 rounds.restore()
+            elif kind == "ship":
+                rounds.ship()
+            elif kind == "restore what was shipped":
+                rounds.restore_what_was_shipped()
             else:
                 rounds.backup(kind)
             if number % 10 == 9:
@@ -199,7 +250,10 @@ def test_a_hundred_killed_runs_leave_nothing_behind(rounds: Rounds) -> None:
             if datetime.now(UTC) > deadline:
                 break
         points = rounds.assert_sound()
-    print(f"{number + 1} rounds, {rounds.killed} killed, {len(points)} points")
+    print(
+        f"{number + 1} rounds, {rounds.killed} runs and {rounds.shippers_killed} shippers killed,"
+        f" {len(points)} points, {dict(done)}"
+    )
     rounds.assert_whole_chain_restores()
     ends = [datetime.fromisoformat(point["covers_until"]) for point in points]
     start, end = rounds.window()

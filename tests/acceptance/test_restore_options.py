@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -145,3 +147,58 @@ def test_a_downloaded_folder_is_enough(marked: Marked, home: Path) -> None:
     assert (wrong.code, wrong.document["error"]["code"]) == (2, "unknown_name")
     nothing = site.run("plan", "--from", home / "data")
     assert (nothing.code, nothing.document["error"]["code"]) == (1, "vault_missing")
+
+
+def test_a_later_state_is_restored_over_an_earlier_one(marked: Marked, home: Path) -> None:
+    """With the programs that the policy names."""
+    text = marked.site.text().replace(
+        "policy: gold\n", f"policy: gold\n    pg_bin: {marked.cluster.programs}\n"
+    )
+    site = Site(home, marked.cluster.dsn(), vault_url=marked.site.vault_url)
+    (site.config / "orders.yaml").write_text(text)
+    first = site.restore(marked.points[0]["id"], home / "data", "--start")
+    assert marked.rows(first.ok()) == [1]
+    words = ("restore", "orders", "--to", "latest", "--reuse", home / "data")
+    second = site.run(*words, "--start").ok()
+    assert marked.rows(second) == [1, 2, 3, 4]
+    reused = second["facts"]["reused"]
+    assert reused["fetched_bytes"] > 0
+    assert reused["kept_bytes"] > 0
+    both = site.run(*words, "--in-place", home / "data")
+    assert (both.code, both.document["error"]["code"]) == (2, "usage")
+    running = site.run(*words[:-1], marked.cluster.data_directory)
+    assert (running.code, running.document["error"]["code"]) == (3, "target_not_usable")
+
+
+def test_a_long_log_is_fed_by_the_command_that_the_restore_prints(
+    marked: Marked, home: Path
+) -> None:
+    words = ("--log-space", "1MiB", "--pg-bin", marked.cluster.programs)
+    answer = marked.site.restore("latest", home / "data", *words).ok()
+    assert answer["facts"]["fed"]
+    (step,) = [step for step in answer["next_steps"] if "sqlbak feed" in step]
+    command = shlex.split(step[step.index("sqlbak feed") :])
+    restored = Cluster(marked.cluster.major, home)
+    restored.data_directory = home / "data"
+    restored.configure({"port": str(restored.port), "unix_socket_directories": str(home)})
+    feeder = marked.site.start(*command[1:], "--json")
+    try:
+        while (home / "data" / "sqlbak" / "feed" / "shut").exists():
+            assert feeder.poll() is None, feeder.communicate()
+            time.sleep(0.05)
+        restored.start()
+        while restored.execute("SELECT pg_get_wal_replay_pause_state()") != [("paused",)]:
+            time.sleep(0.05)
+        restored.execute("SELECT pg_wal_replay_resume()")
+        out, _ = feeder.communicate(timeout=60)
+        assert (feeder.returncode, json.loads(out)["item"]) == (0, "orders")
+        rows = restored.execute("SELECT id FROM steps ORDER BY id")
+        assert rows == [(1,), (2,), (3,), (4,)]
+    finally:
+        feeder.kill()
+        feeder.wait()
+        restored.stop("immediate")
+    again = marked.site.run("feed", home / "data")
+    assert (again.code, again.document["error"]["code"]) == (3, "target_not_usable")
+    size = marked.site.restore("latest", home / "other", "--log-space", "much")
+    assert (size.code, size.document["error"]["code"]) == (2, "usage")

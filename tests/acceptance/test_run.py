@@ -8,13 +8,18 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from sqlbak.vault.manifest import decode_manifest, encode_manifest
+from tests.acceptance.aftermath import restored
+from tests.acceptance.markers import assert_restored_exactly, commit_times, make_markers
 from tests.acceptance.site import Site, kill_hard
-from tests.engines.postgres.clusters import Cluster
+from tests.engines.postgres.clusters import Cluster, scratch_directory
 
 pytestmark = pytest.mark.postgres
 
@@ -68,6 +73,51 @@ def test_the_first_full_is_taken_at_once_and_sigterm_ends_it_cleanly(site: Site)
     assert events[-1]["event"] == "stopped"
     assert [point["type"] for point in points(site)] == ["full"]
     assert not list((site.root / "vault").glob("items/*/running/*"))
+
+
+def as_of_yesterday(site: Site) -> None:
+    """Make the one full in the vault a day older, for schedulers: that is when it was asked for."""
+    (path,) = manifests(site)
+    manifest = decode_manifest(path.name, path.read_bytes())
+    old = manifest.point.id
+    day = datetime.now(UTC) - timedelta(days=1)
+    new = f"{day:%Y%m%dT%H%M%SZ}-{old.partition('-')[2]}"
+    made = replace(manifest, point=replace(manifest.point, id=new))
+    path.with_name(made.name).write_bytes(encode_manifest(made))
+    path.unlink()
+    (data,) = (site.root / "vault").glob(f"items/*/data/{old}")
+    data.rename(data.with_name(new))
+
+
+def test_a_differential_that_is_due_is_taken_once_and_restored_from(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    make_markers(cluster)
+    day_of_full = (datetime.now(UTC).isoweekday() + 2) % 7 + 1
+    others = ",".join(str(day) for day in range(1, 8) if day != day_of_full)
+    policy = (
+        f'full: "0 0 * * {day_of_full}"\n    differential: "0 0 * * {others}"\n    timezone: UTC'
+    )
+    site = Site(tmp_path, cluster.dsn(), policy=policy)
+    full = site.backup("full")
+    as_of_yesterday(site)
+    cluster.execute("INSERT INTO markers (filler) VALUES ('since the full')")
+    with service(site) as process:
+        until(lambda: len(manifests(site)) == 2)
+        events = end(process)
+    done = [event for event in events if event["event"] == "backup done"]
+    assert [event["type"] for event in done] == ["differential"]
+    with service(site) as process:  # the slot is served
+        time.sleep(2.0)
+        assert [e for e in end(process) if e["event"] == "backup done"] == []
+    kept, differential = sorted(points(site), key=lambda point: str(point["type"]), reverse=True)
+    assert (kept["type"], differential["type"]) == ("full", "differential")
+    assert differential["base"] == kept["id"]
+    assert kept["id"].endswith(full["id"].partition("-")[2])
+    with scratch_directory() as home, restored(site, cluster, "latest", home / "data") as document:
+        assert [step["type"] for step in document["steps"]] == ["full", "differential"]
+        to = datetime.fromisoformat(document["stop_at"])
+        assert_restored_exactly(document, commit_times(cluster), to)
 
 
 def test_two_schedulers_take_one_full_between_them(site: Site) -> None:

@@ -288,9 +288,15 @@ def test_a_flipped_bit_in_a_log_is_told_and_no_server_is_left(
     site.backup("full")
     mark(cluster)
     log = site.backup("log")
+    for _ in range(2):  # the last segments are looked into before the target is touched
+        cluster.execute("SELECT pg_switch_wal()")
+        mark(cluster)
+    site.backup("log")
     flip(only(f"items/*/data/{log['id']}/wal.00000.zst", site))
     error = failed(site.restore("latest", home / "data", "--start"), "object_damaged")
     assert log["id"] in error["message"]
+    assert f"{home / 'data'} is kept for a look and is no usable database" in error["hint"]
+    assert (home / "data" / "PG_VERSION").exists()
     assert servers_on(home) == []
 
 

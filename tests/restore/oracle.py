@@ -10,14 +10,16 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from sqlbak.model import Catalog, Point, PointType
+from sqlbak.restore.estimate import RestoreRates
 
 NEVER = 10**9
 
 
 @dataclass(frozen=True)
 class Answer:
-    """The cheapest chains' cost, as bytes and steps."""
+    """The cheapest chains' cost, as time, bytes and steps."""
 
+    microseconds: int
     bytes: int
     steps: int
 
@@ -25,8 +27,9 @@ class Answer:
 class Oracle:
     """Tries every chain on the path of one lineage."""
 
-    def __init__(self, catalog: Catalog, lineage: str) -> None:
+    def __init__(self, catalog: Catalog, lineage: str, rates: RestoreRates) -> None:
         self.points = catalog.points
+        self.rates = rates
         self.segments: dict[str, tuple[int, int]] = {}
         self.parents: dict[str, str] = {}
         end = NEVER
@@ -122,5 +125,14 @@ class Oracle:
                 yield [log, *rest]
 
     def answer(self, to: datetime) -> Answer | None:
-        costs = [(sum(p.size_bytes for p in chain), len(chain)) for chain in self.chains(to)]
+        costs = [
+            (sum(map(self.time, chain)), sum(p.size_bytes for p in chain), len(chain))
+            for chain in self.chains(to)
+        ]
         return Answer(*min(costs)) if costs else None
+
+    def time(self, point: Point) -> int:
+        rates = self.rates
+        is_log = point.type is PointType.LOG
+        rate = rates.log_bytes_per_second if is_log else rates.data_bytes_per_second
+        return rates.microseconds_a_step + point.size_bytes * 1_000_000 // rate

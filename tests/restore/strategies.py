@@ -8,6 +8,7 @@ from datetime import datetime
 from hypothesis import strategies as st
 
 from sqlbak.model import Catalog, PointType
+from sqlbak.restore.estimate import RestoreRates
 from tests.restore.history import TICK, Server
 
 
@@ -35,6 +36,16 @@ class Story:
             if instant is not None
         }
         return sorted({instant + shift * TICK for instant in named for shift in (-1, 0, 1)})
+
+
+def rates() -> st.SearchStrategy[RestoreRates]:
+    """For points of a few bytes: time is all, or bytes are, or steps are, or two of them tie."""
+    return st.builds(
+        RestoreRates,
+        data_bytes_per_second=st.sampled_from([1, 2, 5, 10**12]),
+        log_bytes_per_second=st.sampled_from([1, 2, 5, 10**12]),
+        microseconds_a_step=st.sampled_from([0, 1, 500_000, 2_000_000]),
+    )
 
 
 @st.composite

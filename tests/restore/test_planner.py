@@ -16,6 +16,7 @@ from sqlbak.errors import (
     UnknownName,
 )
 from sqlbak.model import Catalog, Fork, Point, PointType
+from sqlbak.restore.estimate import DEFAULT_RATES
 from sqlbak.restore.explanation import explain
 from sqlbak.restore.planner import (
     LATEST,
@@ -87,10 +88,43 @@ def reasons(found: RestorePlan) -> dict[str, str]:
     return {rejection.point_id: rejection.reason for rejection in found.rejected}
 
 
-def test_the_fewest_bytes_win_over_the_fewest_steps() -> None:
-    assert steps(plan(WEEK, at(50))) == ["sunday", "l1", "l2", "l3", "l4"]
-    cheap = [replace(p, size_bytes=1) if p.id == "monday" else p for p in WEEK.points]
-    assert steps(plan(catalog(*cheap), at(50))) == ["sunday", "monday", "l3", "l4"]
+def week(*, differential_megabytes: int, log_megabytes: int) -> Catalog:
+    sizes = {PointType.FULL: 500, PointType.LOG: log_megabytes}
+    return catalog(
+        *(
+            replace(p, size_bytes=sizes.get(p.type, differential_megabytes) * 1_000_000)
+            for p in WEEK.points
+        )
+    )
+
+
+BY_LOGS = ["sunday", "l1", "l2", "l3", "l4"]
+BY_DIFFERENTIAL = ["sunday", "monday", "l3", "l4"]
+
+
+@pytest.mark.parametrize(
+    ("differential_megabytes", "log_megabytes", "expected"),
+    [(30, 20, BY_DIFFERENTIAL), (100, 20, BY_DIFFERENTIAL), (200, 20, BY_LOGS), (10, 1, BY_LOGS)],
+)
+def test_the_least_time_wins_and_log_takes_longer_than_data(
+    differential_megabytes: int, log_megabytes: int, expected: list[str]
+) -> None:
+    history = week(differential_megabytes=differential_megabytes, log_megabytes=log_megabytes)
+    assert steps(plan(history, at(50))) == expected
+
+
+def test_of_much_the_same_bytes_the_fewest_steps_win() -> None:
+    assert steps(plan(WEEK, at(50))) == BY_DIFFERENTIAL
+
+
+def test_the_estimate_is_in_the_plan_and_its_document() -> None:
+    found = plan(week(differential_megabytes=100, log_megabytes=20), at(50))
+    expected = 600e6 / DEFAULT_RATES.data_bytes_per_second
+    expected += 40e6 / DEFAULT_RATES.log_bytes_per_second
+    expected += 4 * DEFAULT_RATES.microseconds_a_step / 1e6
+    assert found.estimated_seconds == pytest.approx(expected)
+    assert plan_document(found)["estimated_seconds"] == round(expected, 1)
+    assert "estimated at 25 s" in explain(found)
 
 
 def test_a_lost_log_is_bridged_by_a_later_differential() -> None:
@@ -200,6 +234,37 @@ def test_before_the_fork_the_newest_lineage_is_named_and_after_it_a_choice_is_ne
         plan(FAILOVER, at(20))
 
 
+def test_an_abandoned_branch_is_only_restored_when_it_is_named() -> None:
+    promoted = replace(full("g", 300, 40, lineage="2"), started_at=at(35))
+    came_back = log("a3", 300, 400, 60)
+    points = catalog(
+        full("f", 100, 0),
+        log("a1", 100, 200, 15),
+        log("a2", 200, 300, 30),
+        promoted,
+        came_back,
+        forks=(Fork("2", "1", 250),),
+    )
+    assert steps(plan(points, at(20))) == ["f", "a1", "a2"]  # nothing of 2 was there yet
+    for instant in (at(50), LATEST):
+        with pytest.raises(LineageAmbiguous, match="lineage 2 had been begun") as refused:
+            plan(points, instant)
+        assert "--lineage 1" in refused.value.hint
+    assert steps(plan(points, at(50), lineage="1")) == ["f", "a1", "a2", "a3"]
+    assert steps(plan(points, at(40), lineage="2")) == ["g"]
+
+
+def test_of_two_branches_the_younger_one_needs_no_name() -> None:
+    points = catalog(
+        full("f", 100, 0),
+        full("g", 250, 40, lineage="2"),
+        full("h", 350, 60, lineage="3"),
+        log("c", 350, 400, 75, lineage="3"),
+        forks=(Fork("2", "1", 200), Fork("3", "1", 300)),
+    )
+    assert steps(plan(points, at(70))) == ["h", "c"]
+
+
 def test_lineages_that_share_a_state_beyond_a_fork_need_no_choice() -> None:
     third = log("c1", 350, 400, 60, lineage="3")
     points = catalog(*FAILOVER.points, third, forks=(*FAILOVER.forks, Fork("3", "2", 350)))
@@ -252,8 +317,10 @@ def test_without_a_full_there_is_nothing_to_restore() -> None:
 def test_a_point_is_restored_to_its_very_end() -> None:
     assert steps(plan_to_point(WEEK, "monday")) == ["sunday", "monday"]
     found = plan_to_point(WEEK, "l2")
-    assert steps(found) == ["sunday", "l1", "l2"]
+    assert steps(found) == ["sunday", "monday"]
     assert found.stop_at is None
+    found = plan_to_point(catalog(*(p for p in WEEK.points if p.id != "monday")), "l2")
+    assert steps(found) == ["sunday", "l1", "l2"]
     assert plan_document(found)["stop_at"] is None
     rest = catalog(*(p for p in WEEK.points if p.id not in {"l1", "monday"}))
     with pytest.raises(NothingToRestore, match=r"l2 .* log 100\.\.200 is missing"):
@@ -270,10 +337,10 @@ def test_what_is_only_probable_is_planned_and_says_so() -> None:
 
 
 def test_the_explanation_names_steps_proof_and_reasons() -> None:
-    text = explain(plan(WEEK, at(20)), bytes_per_second=1)
+    text = explain(plan(WEEK, at(20)))
     assert "restore shop to 2024-05-01T10:20:00.000000+00:00 on lineage 1 (proven)" in text
     assert "full          sunday  95..100  100 B  until 2024-05-01T10:00:00.000000+00:00" in text
-    assert "3 steps, 102 B to fetch, about 1 min 42 s" in text
+    assert "3 steps, 102 B to fetch, estimated at 1 s" in text
     assert "l2 proves that nothing before it is missing" in text
     assert "monday: ends after the instant asked for" in text
     assert "2 points: begins after the instant asked for (such as l3)" in text
@@ -333,7 +400,7 @@ def test_a_position_is_planned_by_the_log_around_it() -> None:
     assert steps(found) == steps(plan(WEEK, at(45)))
     assert plan_document(found)["stop_lsn"] == 350
     assert "to log position 350" in explain(found)
-    assert steps(plan_to_position(WEEK, 300)) == ["sunday", "l1", "l2"]
+    assert steps(plan_to_position(WEEK, 300)) == ["sunday", "monday"]
     assert steps(plan_to_position(WEEK, 100)) == ["sunday"]
     assert steps(plan_to_position(WEEK, 101)) == ["sunday", "l1"]
 

@@ -129,12 +129,14 @@ def receive_base_backup(
                     stream.close()
                     writer = stream.enter_context(sink.stream(name))
                     opened.append(name)
+            progress.advance(pending)
+            # The copy also ends where the server broke off. Its reason is told here, before the
+            # last stream is closed, which could only say that its archive is not whole.
+            end = _expect_table(connection, watch)
     except MessageDamaged as problem:
         raise BackupFailed(str(problem)) from None
-    progress.advance(pending)
     if opened[-2:] != ["base.tar", "backup_manifest"]:
         raise BackupFailed(f"the server sent {opened} instead of archives and their manifest")
-    end = _expect_table(connection, watch)
     while connection.next_result(watch) is not None:
         pass
     return parse_lsn(_text(end[0][0]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -28,7 +29,7 @@ from sqlbak.errors import (
 )
 from sqlbak.model import PointType
 
-__all__ = ["Chain", "Tablespace", "check_target", "checked_chain"]
+__all__ = ["Chain", "Tablespace", "archives_size", "check_target", "checked_chain", "held_bytes"]
 
 _SPARE_BYTES = 64 << 20
 _METHODS = frozenset({"pages", "native"})
@@ -77,15 +78,14 @@ class Chain:
         return self.steps[1 if self.differential is None else 2 :]
 
     @property
+    def bases(self) -> tuple[RestoreStep, ...]:
+        """The full, and the differential where there is one."""
+        return (self.full,) if self.differential is None else (self.full, self.differential)
+
+    @property
     def archives_bytes(self) -> int:
         """Size of all archives; what they unpack to is no larger."""
-        bases = [self.full] if self.differential is None else [self.full, self.differential]
-        return sum(
-            step.source.size(name)
-            for step in bases
-            for name in step.source.streams()
-            if name.endswith(".tar") or name == "backup_manifest"
-        )
+        return sum(map(archives_size, self.bases))
 
     @property
     def log_bytes(self) -> int:
@@ -124,6 +124,16 @@ class Chain:
             return (to_end,), record
         to_time = StopPoint(self.log.timeline, time=stop_at, no_later_than=stop_at)
         return (to_time, to_end), record
+
+
+def archives_size(step: RestoreStep) -> int:
+    """Size in bytes of a base's archives and its manifest."""
+    source = step.source
+    return sum(
+        source.size(name)
+        for name in source.streams()
+        if name.endswith(".tar") or name == "backup_manifest"
+    )
 
 
 def checked_chain(
@@ -229,9 +239,17 @@ def _check_instant(
         )
 
 
-def check_target(directory: Path, *, user: ServerUser, needed_bytes: int, is_started: bool) -> None:
+def check_target(
+    directory: Path,
+    *,
+    user: ServerUser,
+    needed_bytes: int,
+    is_started: bool,
+    held_bytes: int | None = None,
+) -> None:
     """TargetNotUsable unless ``directory`` is absent or empty, can be written, is large enough
-    and, where the server is to be started, can be reached by ``user``. Nothing is changed."""
+    and, where the server is to be started, can be reached by ``user``. ``held_bytes``: it may hold
+    so many bytes, which will be kept or replaced. Nothing is changed."""
     if found := _FOR_A_SHELL.search(str(directory)):
         # pg_ctl hands the path to a shell, between double quotes.
         raise TargetNotUsable(
@@ -241,7 +259,8 @@ def check_target(directory: Path, *, user: ServerUser, needed_bytes: int, is_sta
         )
     if directory.is_symlink() or (directory.exists() and not directory.is_dir()):
         raise TargetNotUsable(f"{directory} is not a directory")
-    if directory.is_dir() and (names := sorted(os.listdir(directory))):  # noqa: PTH208
+    is_used = held_bytes is not None
+    if not is_used and directory.is_dir() and (names := sorted(os.listdir(directory))):  # noqa: PTH208
         raise TargetNotUsable(
             f"{directory} is not empty: it holds {names[0]}"
             + (f" and {len(names) - 1} more" if len(names) > 1 else ""),
@@ -255,12 +274,27 @@ def check_target(directory: Path, *, user: ServerUser, needed_bytes: int, is_sta
     if is_started:
         user.check_reaches(directory)
     free = shutil.disk_usage(place).free
+    needed_bytes = max(needed_bytes - (held_bytes or 0), 0)
     if free < needed_bytes + _SPARE_BYTES:
         raise TargetNotUsable(
             f"{directory} needs {_size(needed_bytes + _SPARE_BYTES)} and its file system has "
             f"{_size(free)} free",
             hint="restore to a larger file system",
         )
+
+
+def held_bytes(directory: Path) -> int:
+    """How much room the files below ``directory`` take that a restore may keep or replace."""
+    total = 0
+    for folder, _, names in os.walk(directory):
+        for name in names:
+            try:
+                status = (Path(folder) / name).lstat()
+            except FileNotFoundError:
+                continue
+            if stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
+                total += status.st_blocks * 512
+    return total
 
 
 def _size(count: int) -> str:

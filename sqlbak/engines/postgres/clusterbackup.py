@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from types import TracebackType
@@ -15,9 +15,10 @@ from typing import Any, Protocol, Self
 
 from sqlbak.engines.port import BackupResult, PayloadSink
 from sqlbak.engines.postgres.basebackup import BaseBackupStart, receive_base_backup
+from sqlbak.engines.postgres.commitclock import CommitClock, StandbyClock, commit_clock
 from sqlbak.engines.postgres.connection import ReplicationConnection, SqlConnection, Watch
 from sqlbak.engines.postgres.dsn import ConnectionString
-from sqlbak.engines.postgres.heartbeat import read_clock, take_cut
+from sqlbak.engines.postgres.heartbeat import read_clock
 from sqlbak.engines.postgres.identity import (
     SystemIdentity,
     identify,
@@ -25,14 +26,15 @@ from sqlbak.engines.postgres.identity import (
     read_histories,
     read_settings,
     require_identity,
-    require_primary,
+    require_one_server,
     require_supported,
 )
 from sqlbak.engines.postgres.logtail import TailKeeper
+from sqlbak.engines.postgres.recentlog import RecentLog
 from sqlbak.engines.postgres.slot import ensure_slot
 from sqlbak.engines.postgres.timelines import format_lsn, segment_start
 from sqlbak.engines.postgres.walstream import WalStream, may_release_commits
-from sqlbak.errors import BackupFailed, LogChainBroken
+from sqlbak.errors import BackupFailed, LogChainBroken, ServerNotReady
 from sqlbak.model import PointType
 from sqlbak.progress import Progress
 from sqlbak.stopping import StopSignal
@@ -78,6 +80,7 @@ def take_cluster_backup(
     slot_name: str,
     label: str,
     system_identifier: str | None,
+    primary: ConnectionString | None,
     progress: Progress,
     stop: StopSignal,
 ) -> BackupResult:
@@ -86,7 +89,10 @@ def take_cluster_backup(
     ``last_lsn``.
 
     Makes the permanent slot if there is none, before the backup starts, so that the first log
-    backup finds all that follows.
+    backup finds all that follows. ``primary``: who can be asked about a standby's log.
+
+    A standby begins at its last restartpoint and is consistent from the end of its minimum recovery
+    point on; ``stop_lsn`` is that end (do_pg_backup_stop in xlog.c).
     """
     with SqlConnection.open(target) as session:
         settings = read_settings(session)
@@ -97,14 +103,16 @@ def take_cluster_backup(
             ReplicationConnection.open(target) as base_connection,
         ):
             identity = identify(base_connection, stop.check)
-            for connection in (wal_connection, base_connection):
-                require_primary(connection, stop.check, where=target.where)
             require_identity(
                 (identity, identify(wal_connection, stop.check)),
                 session=session,
                 expected=system_identifier,
                 where=target.where,
             )
+            if identity.is_standby:
+                require_one_server(session, wal_connection, base_connection, where=target.where)
+                with commit_clock(session, base_connection, identity, primary, stop.check) as clock:
+                    _require_provable(clock, where=target.where)
             histories = read_histories(base_connection, identity.timeline, stop.check)
             facts = read_facts(session, identity, settings)
             kind.check(ServerNow(session, identity, facts, settings))
@@ -128,7 +136,9 @@ def take_cluster_backup(
             with wal:
                 wal.begin(stop.check, slot=temporary_slot)
                 keeper = TailKeeper(wal_first_lsn)
-                with _WalPump(wal, keeper, sink, stop) as pump:
+                recent = RecentLog(wal_first_lsn, facts["wal_segment_size"])
+                lookers = (keeper, recent) if identity.is_standby else (keeper,)
+                with _WalPump(wal, lookers, sink, stop) as pump:
 
                     def watch() -> None:
                         stop.check()
@@ -143,15 +153,34 @@ def take_cluster_backup(
                             expected=system_identifier,
                             where=target.where,
                         )
-                        cut = take_cut(closing_session)
-                        if cut.lsn < stop_lsn:
-                            raise BackupFailed(
-                                f"{target.where}: the log ends at {format_lsn(cut.lsn)}, before"
-                                f" the end of the base backup at {format_lsn(stop_lsn)}"
+                        with commit_clock(
+                            closing_session, base_connection, identity, primary, watch
+                        ) as clock:
+                            cut = clock.cut(stop_lsn, watch)
+                            if cut.lsn < stop_lsn:
+                                raise BackupFailed(
+                                    f"{target.where}: the log ends at {format_lsn(cut.lsn)},"
+                                    " before the end of the base backup at"
+                                    f" {format_lsn(stop_lsn)}"
+                                )
+                            if identity.is_standby:
+                                require_one_server(
+                                    closing_session, base_connection, where=target.where
+                                )
+                                # What was read in between was read of this timeline.
+                                require_identity(
+                                    (identity, identify(base_connection, watch)),
+                                    session=closing_session,
+                                    expected=system_identifier,
+                                    where=target.where,
+                                )
+                            progress.phase("log of the base backup")
+                            pump.finish(cut.lsn, stop.check)
+                            covers_until = clock.confirmed(
+                                cut.covers_until, recent if identity.is_standby else None
                             )
-                        progress.phase("log of the base backup")
-                        pump.finish(cut.lsn, stop.check)
-                        finished_at = read_clock(closing_session)
+                            finished_at = clock.now()
+                            _require_provable(clock, where=target.where)
     tail = keeper.tail(facts["wal_segment_size"])
     return BackupResult(
         type=kind.point_type,
@@ -160,8 +189,8 @@ def take_cluster_backup(
         last_lsn=wal.position,
         started_at=started_at,
         finished_at=finished_at,
-        reachable_from=cut.covers_until,
-        covers_until=cut.covers_until,
+        reachable_from=covers_until,
+        covers_until=covers_until,
         forks=histories.line.forks(),
         histories=histories.files,
         facts={
@@ -183,7 +212,19 @@ def take_cluster_backup(
             "slot": {"name": slot_name, "action": slot_action},
             **kind.facts(),
         },
+        notes=tuple(clock.notes),
     )
+
+
+def _require_provable(clock: CommitClock, *, where: str) -> None:
+    """ServerNotReady where a standby could not tell any instant: nothing could be restored by
+    time with such a backup."""
+    if isinstance(clock, StandbyClock) and clock.last_transaction_end() is None:
+        raise ServerNotReady(
+            f"{where} is a standby that has replayed no transaction since it was started, so it"
+            " cannot tell which instant its data is of",
+            hint="set primary_dsn, or commit a transaction on the primary and try again",
+        )
 
 
 def _make_temporary_slot(connection: ReplicationConnection, watch: Watch) -> str:
@@ -203,10 +244,14 @@ class _WalPump:
     unless it was ``finish``ed, the stream is discarded."""
 
     def __init__(
-        self, wal: WalStream, keeper: TailKeeper, sink: PayloadSink, stop: StopSignal
+        self,
+        wal: WalStream,
+        lookers: Sequence[TailKeeper | RecentLog],
+        sink: PayloadSink,
+        stop: StopSignal,
     ) -> None:
         self._wal = wal
-        self._keeper = keeper
+        self._lookers = lookers
         self._sink = sink
         self._stop = stop
         self._is_abandoned = threading.Event()
@@ -216,7 +261,10 @@ class _WalPump:
     def _run(self) -> None:
         try:
             with self._sink.stream("wal") as writer:
-                for chunk in self._keeper.passing(self._wal.chunks(self._watch)):
+                chunks = self._wal.chunks(self._watch)
+                for looker in self._lookers:
+                    chunks = looker.passing(chunks)
+                for chunk in chunks:
                     writer.write(chunk)
         except BaseException as problem:  # noqa: BLE001  raised again by ``check``
             self._failure = problem

@@ -183,6 +183,11 @@ class ReplicationConnection:
         opened = _open(target, target.for_replication())
         return opened if isinstance(opened, ConnectionFailure) else cls(target, opened)
 
+    @property
+    def backend_pid(self) -> int:
+        """The process on the server that serves this session."""
+        return self._pgconn.backend_pid
+
     def _note(self, notice: Diagnostic) -> None:
         # Warnings of a damaged disk come in thousands; the first ones say it.
         if len(self.notices) < 10 and notice.message_primary:

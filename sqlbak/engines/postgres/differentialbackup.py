@@ -27,7 +27,7 @@ from sqlbak.engines.postgres.nativedifferential import (
 from sqlbak.engines.postgres.pagehash import PageHash
 from sqlbak.engines.postgres.pagemap import PageMap
 from sqlbak.engines.postgres.timelines import format_lsn
-from sqlbak.errors import BaseUnusable, LogRewritten
+from sqlbak.errors import BaseUnusable, LogRewritten, ServerBehind
 from sqlbak.model import DifferentialMethod, PointType
 from sqlbak.progress import Progress
 from sqlbak.stopping import StopSignal
@@ -43,6 +43,7 @@ def take_differential(
     slot_name: str,
     label: str,
     system_identifier: str | None,
+    primary: ConnectionString | None,
     progress: Progress,
     stop: StopSignal,
 ) -> BackupResult:
@@ -58,6 +59,7 @@ def take_differential(
             slot_name=slot_name,
             label=label,
             system_identifier=system_identifier,
+            primary=primary,
             progress=progress,
             stop=stop,
         )
@@ -68,7 +70,8 @@ def take_differential(
             return take(_Native(base))
         except NativeRefused as refused:
             notes = (f"pages were compared instead of the native method: {refused}",)
-    return replace(take(_Pages(base)), notes=notes)
+    taken = take(_Pages(base))
+    return replace(taken, notes=(*notes, *taken.notes))
 
 
 class _Pages:
@@ -134,8 +137,9 @@ def _facts(base: DifferentialBase, method: DifferentialMethod) -> dict[str, Any]
 
 
 def _require_same_server(base: DifferentialBase, server: ServerNow) -> None:
-    """BaseUnusable unless the full is of this very cluster, as it is now; LogRewritten when the
-    server has not come as far as the full yet on the same timeline."""
+    """BaseUnusable unless the full is of this very cluster, as it is now; when the server has not
+    come as far as the full yet on the same timeline, ServerBehind for a standby, which may come,
+    else LogRewritten."""
     full = base.point
     if full.type is not PointType.FULL or full.is_copy_only:
         raise ValueError(f"{full.id} cannot be the base of a differential")
@@ -151,6 +155,12 @@ def _require_same_server(base: DifferentialBase, server: ServerNow) -> None:
     ):
         if then != now:
             raise BaseUnusable(f"the full {full.id} is of {what} {then}; the server's is {now}")
+    if server.identity.flushed_lsn < full.last_lsn and server.identity.is_standby:
+        raise ServerBehind(
+            f"the standby has log up to {format_lsn(server.identity.flushed_lsn)}, not yet up to"
+            f" the end of the full {full.id} at {format_lsn(full.last_lsn)}",
+            hint="the next run tries again",
+        )
     if server.identity.flushed_lsn < full.last_lsn:
         raise LogRewritten(
             f"the server's log ends at {format_lsn(server.identity.flushed_lsn)}, before the end"

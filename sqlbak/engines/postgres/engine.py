@@ -13,11 +13,17 @@ from sqlbak.engines.port import (
     PayloadSink,
     Shipment,
 )
+from sqlbak.engines.postgres.commitclock import open_primary
 from sqlbak.engines.postgres.connection import ReplicationConnection, SqlConnection
 from sqlbak.engines.postgres.differentialbackup import take_differential
 from sqlbak.engines.postgres.dsn import ConnectionString
 from sqlbak.engines.postgres.fullbackup import take_full
-from sqlbak.engines.postgres.identity import identify, read_histories, require_identity
+from sqlbak.engines.postgres.identity import (
+    SystemIdentity,
+    identify,
+    read_histories,
+    require_identity,
+)
 from sqlbak.engines.postgres.inspection import inspect_server
 from sqlbak.engines.postgres.logbackup import require_descent, take_log
 from sqlbak.engines.postgres.shipping import is_known_log, open_shipment
@@ -28,7 +34,7 @@ from sqlbak.engines.postgres.slot import (
     drop_slot,
     read_slot,
 )
-from sqlbak.errors import FeatureUnsupported
+from sqlbak.errors import BackupFailed, FeatureUnsupported, LogChainBroken
 from sqlbak.model import LogPosition
 from sqlbak.progress import Progress
 from sqlbak.stopping import NEVER, StopSignal
@@ -44,6 +50,8 @@ class PostgresEngine:
         slot_name: the permanent replication slot of this item on the server.
         system_identifier: the cluster that is meant to be there; every backup of another one is
             refused with LogChainBroken. None: whichever it is.
+        primary_dsn: where ``dsn`` leads to a standby, how to reach its primary, to have the
+            heartbeat written there. Needs no right of replication. Never shown.
         connect_timeout_seconds: for each connection attempt.
 
     Raises:
@@ -56,16 +64,24 @@ class PostgresEngine:
         *,
         slot_name: str,
         system_identifier: str | None = None,
+        primary_dsn: str | None = None,
         connect_timeout_seconds: int = 15,
     ) -> None:
         check_slot_name(slot_name)
         self._target = ConnectionString.parse(dsn, connect_timeout_seconds=connect_timeout_seconds)
+        self._primary = (
+            None
+            if primary_dsn is None
+            else ConnectionString.parse(
+                primary_dsn, connect_timeout_seconds=connect_timeout_seconds
+            )
+        )
         self._slot_name = slot_name
         self._system_identifier = system_identifier
 
     def inspect(self) -> Inspection:
         """Look at the server without changing anything."""
-        return inspect_server(self._target, slot_name=self._slot_name)
+        return inspect_server(self._target, slot_name=self._slot_name, primary=self._primary)
 
     def full(
         self,
@@ -83,6 +99,7 @@ class PostgresEngine:
             slot_name=self._slot_name,
             label=label,
             system_identifier=self._system_identifier,
+            primary=self._primary,
             progress=progress,
             stop=stop,
         )
@@ -105,6 +122,7 @@ class PostgresEngine:
             slot_name=self._slot_name,
             label=label,
             system_identifier=self._system_identifier,
+            primary=self._primary,
             progress=progress,
             stop=stop,
         )
@@ -137,6 +155,7 @@ class PostgresEngine:
             since_facts=since_facts,
             slot_name=self._slot_name,
             system_identifier=self._system_identifier,
+            primary=self._primary,
             progress=progress,
             stop=stop,
         )
@@ -149,13 +168,15 @@ class PostgresEngine:
         interval_seconds: float,
         stop: StopSignal,
     ) -> AbstractContextManager[Shipment]:
-        """The log from ``since`` on, while it is written. Needs one WAL sender and one session."""
+        """The log from ``since`` on, while it is written. Needs one WAL sender and one session;
+        of a standby two WAL senders."""
         return open_shipment(
             self._target,
             since=since,
             since_facts=since_facts,
             slot_name=self._slot_name,
             system_identifier=self._system_identifier,
+            primary=self._primary,
             interval_seconds=interval_seconds,
             stop=stop,
         )
@@ -186,7 +207,8 @@ class PostgresEngine:
     def acknowledge(self, position: LogPosition) -> None:
         """Let the server discard log before ``position``, which must lie in its own past
         (LogChainBroken otherwise: what it holds then is not what the vault has). Repeating it, or
-        an older position, changes nothing."""
+        an older position, changes nothing. Of a standby, a slot of the same name on its primary is
+        moved along, so that log can be taken from there again."""
         with (
             SqlConnection.open(self._target) as session,
             ReplicationConnection.open(self._target) as connection,
@@ -201,6 +223,22 @@ class PostgresEngine:
             histories = read_histories(connection, identity.timeline, NEVER.check)
             require_descent(position, identity, histories)
             advance_slot(session, self._slot_name, position.lsn)
+        if identity.is_standby:
+            self._acknowledge_to_primary(identity, position)
+
+    def _acknowledge_to_primary(self, standby: SystemIdentity, position: LogPosition) -> None:
+        """Never LogChainBroken: the log of this item comes from the standby. Where the primary
+        cannot be asked, the next time will do: its log is kept until then."""
+        with open_primary(self._primary, standby) as primary:
+            if primary.session is None:
+                return
+            slot = read_slot(primary.session, self._slot_name)
+            if slot is None or not slot.is_physical or slot.restart_lsn is None or slot.is_lost:
+                return
+            try:
+                advance_slot(primary.session, self._slot_name, position.lsn)
+            except LogChainBroken as gone:
+                raise BackupFailed(gone.message) from gone
 
     def drop_slot(self) -> bool:
         """End the protection of this item on the server: it keeps log for us no longer. False if

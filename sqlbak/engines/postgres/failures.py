@@ -215,6 +215,16 @@ def explain_server_message(
         return ServerNotReady(
             what, hint="drop slots that nobody uses, or raise max_replication_slots and restart"
         )
+    if "promoted during online backup" in message.primary:
+        return BackupFailed(
+            what, hint="the standby became a primary meanwhile: take the backup again"
+        )
+    if "full_page_writes=off" in message.primary:
+        return BackupFailed(
+            what,
+            hint="on the primary: ALTER SYSTEM SET full_page_writes = on; SELECT pg_reload_conf();"
+            " CHECKPOINT; then, when the standby has replayed that, take the backup again",
+        )
     if message.sqlstate == "58P01" and "WAL segment" in message.primary:
         return LogChainBroken(what, hint="take a full backup; it starts a new chain")
     if message.sqlstate == "58P01":

@@ -27,6 +27,7 @@ def take_full(
     slot_name: str,
     label: str,
     system_identifier: str | None,
+    primary: ConnectionString | None,
     progress: Progress,
     stop: StopSignal,
 ) -> BackupResult:
@@ -39,6 +40,7 @@ def take_full(
         slot_name=slot_name,
         label=label,
         system_identifier=system_identifier,
+        primary=primary,
         progress=progress,
         stop=stop,
     )

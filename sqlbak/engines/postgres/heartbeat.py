@@ -16,14 +16,18 @@ from sqlbak.errors import BackupFailed
 
 __all__ = ["Cut", "read_clock", "take_cut", "write_heartbeat"]
 
+_TEXT = "heartbeat"
+
 
 @dataclass(frozen=True, slots=True)
 class Cut:
     """Every transaction that was committed by ``covers_until`` (server clock, UTC) lies before
-    ``lsn``, and so does a commit record that is later than it."""
+    ``lsn``, and so does a commit record that is later than it. ``heartbeat_end``: where the
+    heartbeat's message ends in the log."""
 
     covers_until: datetime
     lsn: int
+    heartbeat_end: int
 
 
 def read_clock(session: SqlConnection) -> datetime:
@@ -32,24 +36,29 @@ def read_clock(session: SqlConnection) -> datetime:
     return now.astimezone(UTC)
 
 
-def write_heartbeat(session: SqlConnection) -> None:
-    """Commit a transaction of our own, flushed when this returns, and with it all log before it."""
+def write_heartbeat(session: SqlConnection, *, text: str = _TEXT) -> int:
+    """Commit a transaction of our own, flushed when this returns, and with it all log before it.
+    Where its message, which holds ``text``, ends in the log."""
     with session.transaction(doing="writing the heartbeat transaction"):
         session.execute("SET LOCAL synchronous_commit = local", doing="writing the heartbeat")
-        session.execute(
-            "SELECT pg_logical_emit_message(true, 'sqlbak', 'heartbeat')",
+        written = session.value(
+            "SELECT pg_logical_emit_message(true, 'sqlbak', %s::text)::text",
+            [text],
             doing="writing the heartbeat",
         )
+    return parse_lsn(written)
 
 
-def take_cut(session: SqlConnection) -> Cut:
-    """Read the clock, commit a heartbeat strictly later, read the end of the flushed log."""
+def take_cut(session: SqlConnection, *, text: str = _TEXT) -> Cut:
+    """Read the clock, commit a heartbeat strictly later (its message holds ``text``), read the end
+    of the flushed log."""
     covers_until = read_clock(session)
     with session.transaction(doing="writing the heartbeat transaction"):
         # A synchronous standby that is down must not hang backups; flushed here is enough.
         session.execute("SET LOCAL synchronous_commit = local", doing="writing the heartbeat")
         written = session.value(
-            "SELECT pg_logical_emit_message(true, 'sqlbak', 'heartbeat')::text",
+            "SELECT pg_logical_emit_message(true, 'sqlbak', %s::text)::text",
+            [text],
             doing="writing the heartbeat",
         )
         # The commit record's time has microseconds and is read after this.
@@ -67,4 +76,4 @@ def take_cut(session: SqlConnection) -> Cut:
     )
     if lsn <= parse_lsn(written):
         raise BackupFailed("the server did not flush the heartbeat that it said was committed")
-    return Cut(covers_until, lsn)
+    return Cut(covers_until, lsn, parse_lsn(written))

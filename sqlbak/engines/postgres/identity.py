@@ -25,7 +25,7 @@ __all__ = [
     "read_histories",
     "read_settings",
     "require_identity",
-    "require_primary",
+    "require_one_server",
     "require_supported",
 ]
 
@@ -82,29 +82,48 @@ _SETTINGS_FOR_RESTORE = (
 
 @dataclass(frozen=True, slots=True)
 class SystemIdentity:
-    """What IDENTIFY_SYSTEM says: whose cluster, which timeline, how far the log is flushed."""
+    """What IDENTIFY_SYSTEM says: whose cluster, which timeline, how far the log is flushed.
+
+    ``is_standby``: it is in recovery. ``timeline`` is then that of the last record replayed, and
+    log counts as flushed that was received on it, replayed or not (GetStandbyFlushRecPtr in
+    walsender.c).
+    """
 
     system_identifier: str
     timeline: int
     flushed_lsn: int
+    is_standby: bool
 
 
 def identify(connection: ReplicationConnection, watch: Watch) -> SystemIdentity:
     """Ask the server who it is."""
     row = connection.rows("IDENTIFY_SYSTEM", watch, doing="asking for the system identifier")[0]
     system_identifier, timeline, flushed_lsn = (_text(value) for value in row[:3])
-    return SystemIdentity(system_identifier, int(timeline), parse_lsn(flushed_lsn))
+    role = connection.rows("SHOW in_hot_standby", watch, doing="asking whether it is a standby")[0]
+    return SystemIdentity(
+        system_identifier,
+        int(timeline),
+        parse_lsn(flushed_lsn),
+        is_standby=_text(role[0]) != "off",
+    )
 
 
-def require_primary(connection: ReplicationConnection, watch: Watch, *, where: str) -> None:
-    """FeatureUnsupported on a standby: it cannot write the heartbeat that proves an instant."""
-    row = connection.rows("SHOW in_hot_standby", watch, doing="asking whether it is a primary")[0]
-    if _text(row[0]) != "off":
-        raise FeatureUnsupported(
-            f"{where} is a standby; backups are taken from a primary",
-            hint="point the connection string at the primary, or list all hosts in it "
-            "(host=a,b target_session_attrs=primary)",
-        )
+def require_one_server(
+    session: SqlConnection, *connections: ReplicationConnection, where: str
+) -> None:
+    """BackupFailed unless all lead to one server: several standbys of one cluster have the same
+    system identifier and timeline, but slots and positions of their own."""
+    for connection in connections:
+        if not session.value(
+            "SELECT EXISTS (SELECT FROM pg_stat_activity"
+            " WHERE pid = %s AND backend_type = 'walsender')",
+            [connection.backend_pid],
+            doing="looking for our own sessions",
+        ):
+            raise BackupFailed(
+                f"{where}: the connections lead to different servers",
+                hint="let the connection string name one server, without a proxy in between",
+            )
 
 
 def require_supported(settings: Mapping[str, str | None], *, where: str) -> None:
@@ -136,13 +155,15 @@ def require_identity(
     )
     first = identities[0]
     if seen != first.system_identifier or any(
-        (other.system_identifier, other.timeline) != (first.system_identifier, first.timeline)
+        (other.system_identifier, other.timeline, other.is_standby)
+        != (first.system_identifier, first.timeline, first.is_standby)
         for other in identities
     ):
         raise BackupFailed(
             f"{where}: the connections lead to different servers, or the server changed its"
-            " timeline while the backup ran",
-            hint="let the connection string name one server, without a proxy in between",
+            " timeline or was promoted while the backup ran",
+            hint="let the connection string name one server, without a proxy in between; after a"
+            " promotion try again",
         )
     if expected is not None and expected != first.system_identifier:
         raise LogChainBroken(
@@ -211,9 +232,10 @@ def read_facts(
     session: SqlConnection, identity: SystemIdentity, settings: Mapping[str, str | None]
 ) -> dict[str, Any]:
     """What goes into the manifest of every recovery point."""
-    bootstrap_role, backup_role, database, encoding, collation = session.rows(
+    bootstrap_role, backup_role, database, encoding, collation, started_at = session.rows(
         "SELECT (SELECT rolname FROM pg_roles WHERE oid = 10), current_user::text,"
-        " current_database()::text, pg_encoding_to_char(encoding), datcollate"
+        " current_database()::text, pg_encoding_to_char(encoding), datcollate,"
+        " extract(epoch FROM pg_postmaster_start_time())::text"
         " FROM pg_database WHERE datname = current_database()",
         doing="reading names",
     )[0]
@@ -232,6 +254,8 @@ def read_facts(
         },
         "encoding": encoding,
         "locale": collation,
+        "taken_from": "standby" if identity.is_standby else "primary",
+        "server_started_at": started_at,
     }
 
 

@@ -8,6 +8,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from sqlbak.engines.port import DiscoveredItem, Inspection, Problem, Severity
+from sqlbak.engines.postgres.commitclock import open_primary
 from sqlbak.engines.postgres.connection import ReplicationConnection, SqlConnection
 from sqlbak.engines.postgres.dsn import ConnectionString
 from sqlbak.engines.postgres.failures import ConnectionFailure, quote_identifier
@@ -27,12 +28,14 @@ __all__ = ["ServerView", "find_problems", "inspect_server"]
 _FUNCTIONS = (
     "pg_control_system",
     "pg_create_physical_replication_slot",
-    "pg_current_wal_flush_lsn",
     "pg_drop_replication_slot",
-    "pg_logical_emit_message",
+    "pg_postmaster_start_time",
     "pg_replication_slot_advance",
 )
 """What backups call. All may be executed by everybody unless somebody took that away."""
+
+_PRIMARY_FUNCTIONS = ("pg_current_wal_flush_lsn", "pg_logical_emit_message")
+_STANDBY_FUNCTIONS = ("pg_last_wal_replay_lsn", "pg_last_xact_replay_timestamp")
 
 _MANAGED: Mapping[str, str] = {
     "rds.": "Amazon RDS",
@@ -58,10 +61,14 @@ class ServerView:
     slot_name: str
     slot: SlotState | None
     replication_failure: Problem | None
+    why_no_primary: str = ""
 
 
-def inspect_server(target: ConnectionString, *, slot_name: str) -> Inspection:
-    """Ask the server everything. Raises only when not even a normal connection comes about."""
+def inspect_server(
+    target: ConnectionString, *, slot_name: str, primary: ConnectionString | None = None
+) -> Inspection:
+    """Ask the server everything. Raises only when not even a normal connection comes about.
+    ``primary``: what the configuration calls the primary of a standby."""
     with SqlConnection.open(target) as session:
         settings = read_settings(session)
         role, is_replication_role, is_in_recovery, used_senders, used_slots = session.rows(
@@ -75,7 +82,7 @@ def inspect_server(target: ConnectionString, *, slot_name: str) -> Inspection:
             "SELECT oid::regprocedure::text FROM pg_proc"
             " WHERE pronamespace = 'pg_catalog'::regnamespace AND proname = ANY(%s)"
             " AND NOT has_function_privilege(oid, 'EXECUTE') ORDER BY 1",
-            [list(_FUNCTIONS)],
+            [[*_FUNCTIONS, *(_STANDBY_FUNCTIONS if is_in_recovery else _PRIMARY_FUNCTIONS)]],
             doing="looking at grants",
         )
         identity, failure = _try_replication(target)
@@ -91,6 +98,7 @@ def inspect_server(target: ConnectionString, *, slot_name: str) -> Inspection:
             slot_name=slot_name,
             slot=read_slot(session, slot_name),
             replication_failure=failure,
+            why_no_primary=_why_no_primary(primary, identity),
         )
         return Inspection(
             engine=EngineName.POSTGRES,
@@ -113,6 +121,14 @@ def _try_replication(
         return identify(connection, NEVER.check), None
 
 
+def _why_no_primary(primary: ConnectionString | None, identity: SystemIdentity | None) -> str:
+    """Why nobody can be asked about the log of a standby; empty where somebody can, or need not."""
+    if identity is None or not identity.is_standby:
+        return ""
+    with open_primary(primary, identity) as asked:
+        return asked.why_not
+
+
 def _managed_by(session: SqlConnection) -> str | None:
     names = session.rows(
         "SELECT DISTINCT split_part(name, '.', 1) || '.' FROM pg_settings WHERE name LIKE '%.%'",
@@ -126,7 +142,15 @@ def _items(
 ) -> tuple[DiscoveredItem, ...]:
     if identity is not None:
         position = LogPosition(str(identity.timeline), identity.flushed_lsn)
-        return (DiscoveredItem(identity.system_identifier, None, position),)
+        return (
+            DiscoveredItem(
+                identity.system_identifier,
+                None,
+                position,
+                may_lag=identity.is_standby,
+                why_no_log=_why_no_log(view),
+            ),
+        )
     if any(name.startswith("pg_control_system") for name in view.forbidden_functions):
         return ()
     system_identifier = session.value(
@@ -134,6 +158,21 @@ def _items(
         doing="asking for the system identifier",
     )
     return (DiscoveredItem(str(system_identifier), None, None),)
+
+
+def _why_no_log(view: ServerView) -> str:
+    slot = view.slot
+    if slot is None:
+        return (
+            f"its replication slot {view.slot_name} does not exist (slots do not survive a"
+            " failover or a restore)"
+        )
+    if slot.is_lost or slot.restart_lsn is None:
+        return (
+            f"its replication slot {slot.name} is lost: the server discarded log that it held"
+            " (max_slot_wal_keep_size, idle_replication_slot_timeout)"
+        )
+    return ""
 
 
 def _facts(session: SqlConnection, view: ServerView) -> dict[str, Any]:
@@ -190,13 +229,6 @@ def _blocking(view: ServerView) -> Iterator[Problem]:
             f"the server runs PostgreSQL {settings['server_version']}; sqlbak backs up 15 and"
             " newer",
             "upgrade the server",
-        )
-    if view.is_in_recovery:
-        yield problem(
-            "server_is_standby",
-            "the server is a standby; backups are taken from a primary",
-            "point the connection string at the primary, or list all hosts in it:"
-            " host=a,b target_session_attrs=primary",
         )
     if settings["wal_level"] == "minimal":
         yield problem(
@@ -285,6 +317,14 @@ def _warnings(view: ServerView) -> Iterator[Problem]:
         return Problem(code, Severity.WARNING, what, remedy)
 
     settings = view.settings
+    if view.why_no_primary:
+        yield problem(
+            "primary_not_asked",
+            "the server is a standby, and its backups cover only instants up to the last"
+            f" transaction that it has replayed: {view.why_no_primary}",
+            "let primary_dsn in the instance's settings lead to the primary; there the role needs"
+            " no more than LOGIN",
+        )
     if settings["max_slot_wal_keep_size"] == "-1":
         yield problem(
             "slot_unlimited",

@@ -23,8 +23,9 @@ _TAIL_BYTES = 4096
 
 @dataclass(frozen=True, slots=True)
 class LogTail:
-    """The SHA-256 of the log from ``first_lsn`` to ``last_lsn``, which share a segment: as long
-    as the server keeps log from ``last_lsn`` on, it can be asked for these bytes again."""
+    """The SHA-256 of the log from ``first_lsn`` to ``last_lsn``, all of one segment. The server is
+    never told that it may discard the segment of the last of these bytes (see slot.py), so it can
+    be asked for them again."""
 
     first_lsn: int
     last_lsn: int
@@ -36,8 +37,7 @@ class LogTail:
 
     @classmethod
     def of_facts(cls, facts: Mapping[str, Any] | None, *, at: int) -> LogTail | None:
-        """The tail in the facts of the recovery point that ended at ``at``; None if it has none
-        (it may end at the start of a segment)."""
+        """The tail in the facts of the recovery point that ended at ``at``; None if it has none."""
         fact = (facts or {}).get("log_tail")
         if fact is None or fact["last_lsn"] != at:
             return None
@@ -59,9 +59,9 @@ class TailKeeper:
             yield chunk
 
     def tail(self, segment_size: int) -> LogTail | None:
-        """The tail at the end of what has passed; None where a segment begins right there."""
+        """The tail at the end of what has passed; None if nothing has."""
         end = self._position
-        size = min(len(self._last), end - segment_start(end, segment_size))
+        size = min(len(self._last), end - segment_start(end - 1, segment_size))
         if size == 0:
             return None
         digest = hashlib.sha256(self._last[len(self._last) - size :]).hexdigest()

@@ -9,17 +9,17 @@ for its incremental files says that it is zeros.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
+from sqlbak.engines.postgres.ground import Ground
 from sqlbak.engines.postgres.incrementalfile import (
     PREFIX,
     BlockMap,
     IncrementalDamaged,
     IncrementalFile,
 )
-from sqlbak.engines.postgres.server import ServerUser
 from sqlbak.engines.postgres.tarstream import Content, Entry, EntryKind
 from sqlbak.engines.postgres.unpack import FileWriter, write_at
 from sqlbak.errors import RestoreFailed
@@ -52,6 +52,27 @@ class PartialFile:
         """Whether it needs the full's file."""
         return self.blocks.held().find(_ZERO, 0, self.blocks.truncation_length) >= 0
 
+    def limit(self, size: int, rules: Rules) -> int:
+        """Up to which block the full's file, of ``size`` bytes, is looked at; from there on what
+        the differential does not hold is zeros. RestoreFailed where that must not be."""
+        held, truncation_length = self.blocks.held(), self.blocks.truncation_length
+        there = size // rules.block_size
+        missing = held.find(_ZERO, there, max(there, truncation_length))
+        if missing >= 0 and not rules.zeros_beyond_base:
+            raise RestoreFailed(
+                f"block {missing} of {self.path} is neither in the full nor in the differential",
+                hint="restore from another full, or up to an instant before the differential",
+            )
+        return min(there, truncation_length)
+
+    def lacking(self, begin: int, end: int) -> Iterator[tuple[int, int]]:
+        """The runs of blocks from ``begin`` to ``end`` that the differential does not hold."""
+        held = self.blocks.held()
+        while (first := held.find(_ZERO, begin, end)) >= 0:
+            present = held.find(_ONE, first, end)
+            begin = end if present < 0 else present
+            yield first, begin
+
 
 def _partial_name(path: str, *, is_tablespace: bool) -> str | None:
     """The file that ``path`` of an archive holds some blocks of; None: it is a whole file. Only
@@ -67,62 +88,53 @@ def _partial_name(path: str, *, is_tablespace: bool) -> str | None:
 
 class DifferentialWriter(FileWriter):
     """Unpacks one archive of a differential. ``partial_files`` then holds those that the full
-    has to fill, by their path in the archive, and ``kept`` the content of the files named in
-    ``keep``, which are not written."""
+    has to fill, by their path in the archive."""
 
     def __init__(
         self,
         directory: Path,
-        user: ServerUser,
+        ground: Ground,
         rewritten: Mapping[str, bytes],
         *,
         rules: Rules,
         is_tablespace: bool,
         keep: frozenset[str] = frozenset(),
     ) -> None:
-        super().__init__(directory, user, rewritten)
+        super().__init__(directory, ground, rewritten, keep)
         self.partial_files: dict[str, PartialFile] = {}
-        self.kept: dict[str, bytearray] = {}
         self._rules = rules
         self._is_tablespace = is_tablespace
-        self._keep = keep
         self._path = ""
         self._blocks: IncrementalFile | None = None
-        self._content: bytearray | None = None
 
     def begin(self, entry: Entry) -> bool:
         """Make a directory, a whole file, or a file with holes."""
         self.finish()
         self._path = entry.path
-        if entry.kind is not EntryKind.FILE:
-            return super().begin(entry)
-        if entry.path in self._keep:
-            self.close()
-            self._content = self.kept[entry.path] = bytearray()
-            return True
-        name = _partial_name(entry.path, is_tablespace=self._is_tablespace)
+        name = None
+        if entry.kind is EntryKind.FILE:
+            name = _partial_name(entry.path, is_tablespace=self._is_tablespace)
         if name is None:
             return super().begin(entry)
+        self.close()
         self._path = name
         self._blocks = IncrementalFile(entry.size, block_size=self._rules.block_size)
-        return super().begin(replace(entry, path=name))
+        self._open(self._directory / name)
+        return True
 
     def add(self, content: Content) -> None:
         """Write it where it belongs."""
-        if self._content is not None:
-            self._content += content.data
-        elif self._blocks is None or self._file is None:
+        if self._blocks is None or self._file is None:
             super().add(content)
-        else:
-            try:
-                for position, run in self._blocks.feed(content.data):
-                    write_at(self._file, position, run)
-            except IncrementalDamaged as error:
-                raise self._damaged(str(error)) from error
+            return
+        try:
+            for position, run in self._blocks.feed(content.data):
+                write_at(self._file, position, run)
+        except IncrementalDamaged as error:
+            raise self._damaged(str(error)) from error
 
     def finish(self) -> None:
         """The latest file is complete."""
-        self._content = None
         if self._blocks is None or self._file is None:
             return
         try:
@@ -161,15 +173,7 @@ class Filler:
         if partial.is_filled:
             raise RestoreFailed(f"the full holds {entry.path} twice")
         partial.is_filled = True
-        blocks, held = partial.blocks, partial.blocks.held()
-        there = entry.size // self._rules.block_size
-        missing = held.find(_ZERO, there, max(there, blocks.truncation_length))
-        if missing >= 0 and not self._rules.zeros_beyond_base:
-            raise RestoreFailed(
-                f"block {missing} of {entry.path} is neither in the full nor in the differential",
-                hint="restore from another full, or up to an instant before the differential",
-            )
-        last = min(there, blocks.truncation_length)
+        held, last = partial.blocks.held(), partial.limit(entry.size, self._rules)
         if held.find(_ZERO, 0, last) < 0:
             return False
         self._held, self._limit = held, last * self._rules.block_size

@@ -8,7 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import psycopg
 
 from sqlbak.engines.postgres.chain import Chain
 from sqlbak.engines.postgres.frames import FrameReader
+from sqlbak.engines.postgres.ground import write_file
 from sqlbak.engines.postgres.programs import Programs
 from sqlbak.engines.postgres.proof import (
     Reached,
@@ -33,9 +34,10 @@ from sqlbak.engines.postgres.server import (
     socket_directory_fits,
 )
 from sqlbak.engines.postgres.timelines import history_name
-from sqlbak.engines.postgres.unpack import write_file
+from sqlbak.engines.postgres.unloggedfiles import has_emptied_relations
 from sqlbak.engines.postgres.walfeed import TablespaceInTheWay, WalFeed
 from sqlbak.engines.postgres.walrecords import Record
+from sqlbak.engines.postgres.walspool import WalSpool
 from sqlbak.errors import RestoreFailed, RestoreNotProven
 from sqlbak.progress import Progress
 from sqlbak.stopping import StopSignal
@@ -70,7 +72,9 @@ def socket_directory(home: Path, user: ServerUser) -> Path:
 @dataclass(frozen=True, slots=True)
 class Recovery:
     """Everything that recovering one unpacked cluster needs. ``home`` is a private directory
-    inside the target for what the server needs meanwhile; its ``server.log`` stays."""
+    inside the target for what the server needs meanwhile; its ``server.log`` stays.
+    ``log_space_bytes``: how much log may lie ready for it; ``give_up_seconds``: after which it
+    gives up when we are gone."""
 
     chain: Chain
     record: Record
@@ -82,7 +86,8 @@ class Recovery:
     role: str
     progress: Progress
     stop: StopSignal
-    feed_options: dict[str, Any] = field(default_factory=dict)
+    log_space_bytes: int
+    give_up_seconds: float
 
     @property
     def log_path(self) -> Path:
@@ -120,10 +125,9 @@ class Recovery:
             feed = WalFeed(
                 self.chain.log,
                 spool,
-                user=self.user,
                 frames=self.frames,
                 progress=self.progress,
-                **self.feed_options,
+                budget_bytes=self.log_space_bytes,
             )
             port = free_port()
             options = recovery_overrides(
@@ -132,7 +136,7 @@ class Recovery:
                 home=self.home,
                 socket_directory=sockets,
                 port=port,
-                restore_command=feed.restore_command,
+                restore_command=spool.restore_command(),
                 source_settings=self.chain.settings,
                 segment_size=self.chain.log.segment_size,
             )
@@ -146,19 +150,23 @@ class Recovery:
             with feed, server:
                 session = _Session(self, server, feed, sockets, port, began_at)
                 try:
-                    return session.follow(stop_point)
+                    reached = session.follow(stop_point)
                 finally:
                     session.close()
+                if has_emptied_relations(self.directory):
+                    # It has just written a checkpoint: nothing is lost by a crash.
+                    server.stop(is_clean=False)
+                return reached
 
     @contextmanager
-    def _scaffold(self) -> Iterator[tuple[Path, Path]]:
+    def _scaffold(self) -> Iterator[tuple[WalSpool, Path]]:
         """Our own configuration files, the spool's place and the socket's; all removed again."""
         contents = {
             "postgresql.conf": b"# Written by sqlbak restore, for the recovery only.\n",
             "pg_hba.conf": b"local all all trust\n",
             "pg_ident.conf": b"",
         }
-        spool = self.home / "feed"
+        spool = WalSpool(self.home / "feed", self.user, give_up_seconds=self.give_up_seconds)
         sockets = socket_directory(self.home, self.user)
         try:
             for name, content in contents.items():
@@ -167,8 +175,8 @@ class Recovery:
         finally:
             for name in contents:
                 (self.home / name).unlink(missing_ok=True)
-            if spool.exists():
-                shutil.rmtree(spool)
+            if spool.directory.exists():
+                shutil.rmtree(spool.directory)
             if sockets != self.home:
                 shutil.rmtree(sockets)
 
@@ -227,7 +235,7 @@ class _Session:
             raise TargetNotReached(f"the log ends before a transaction that is later: {complaint}")
         raise RestoreFailed(
             f"the recovering server ended: {complaint or 'it gave no reason'}",
-            hint=f"its log is {path}; {self._recovery.directory} is not a usable database",
+            hint=f"its log is {path}",
         )
 
     def _log(self) -> str:

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from sqlbak.engines.postgres.unpack import target_errors
-from sqlbak.errors import TargetNotUsable
+from sqlbak.errors import SqlbakError, TargetNotUsable
 
 __all__ = ["beside", "check_replaceable", "read_system_identifier", "set_aside"]
 
@@ -88,10 +88,12 @@ def set_aside(directory: Path) -> Iterator[Path]:
         if owner.st_uid != os.geteuid():
             shutil.chown(directory, owner.st_uid, owner.st_gid)
         yield before
-    except BaseException:
+    except BaseException as problem:
         if directory.is_dir():
             if any(directory.iterdir()):
                 directory.rename(failed)
+                if isinstance(problem, SqlbakError):
+                    problem.advise(f"what was restored is kept in {failed} for a look")
             else:
                 directory.rmdir()
         before.rename(directory)

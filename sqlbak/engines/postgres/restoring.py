@@ -1,67 +1,57 @@
 """Restores a PostgreSQL cluster from a chain of recovery points: the one way in.
 
-Order: check everything, unpack, then either lay out the whole log and say how to start, or run
-the server up to the instant asked for, prove the state, and leave it running. Nothing is written
-outside the target, and a state that is not proven is never promoted.
+Order: check everything, lay out the files, then either the whole log and how to start, or run the
+server up to the instant asked for, prove the state, and leave it running. Nothing is written
+outside the target, no server can start on it before it is whole, and a state that is not proven
+is never promoted.
 """
 
 from __future__ import annotations
 
 import contextlib
-import shlex
-import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
-
-from psycopg.conninfo import make_conninfo
 
 from sqlbak.engines.port import RestoreOutcome, RestoreStep, RestoreTarget
-from sqlbak.engines.postgres.chain import Chain, check_target, checked_chain
-from sqlbak.engines.postgres.clusterfiles import ClusterFiles
+from sqlbak.engines.postgres.chain import Chain, check_target, checked_chain, held_bytes
+from sqlbak.engines.postgres.claiming import CLAIM, clear_directory, empty_directory, used_directory
+from sqlbak.engines.postgres.clusterfiles import CONTROL_FILE, ClusterFiles
+from sqlbak.engines.postgres.configuring import configure
+from sqlbak.engines.postgres.feeding import LogOrder, arrange_feed, is_fed
 from sqlbak.engines.postgres.frames import FrameReader
+from sqlbak.engines.postgres.ground import EmptyGround, UsedGround, write_file
+from sqlbak.engines.postgres.logfiles import lay_out_histories, lay_out_log
+from sqlbak.engines.postgres.nextsteps import LaidOut, left_stopped
 from sqlbak.engines.postgres.programs import Programs, find_programs, reachable_programs
-from sqlbak.engines.postgres.recovering import Recovery, socket_directory
-from sqlbak.engines.postgres.recovery import (
-    MINIMAL_CONFIGURATION,
-    MINIMAL_HBA,
-    StopPoint,
-    absence_command,
-    configuration_block,
-    kept_settings,
-    minimums,
-    without_block,
-)
+from sqlbak.engines.postgres.recovery import StopPoint, absence_command, kept_settings
 from sqlbak.engines.postgres.replacing import beside, check_replaceable, set_aside
-from sqlbak.engines.postgres.server import (
-    ServerUser,
-    choose_user,
-    free_port,
-    is_port_free,
-    start_and_leave,
+from sqlbak.engines.postgres.restoredcluster import RestoredCluster, ReusedFiles
+from sqlbak.engines.postgres.reusing import (
+    CountedSource,
+    FetchCount,
+    check_reusable,
+    find_reusable,
+    is_reusable_tablespace,
+    withdraw_control_file,
 )
-from sqlbak.engines.postgres.tablespaceplaces import INSIDE, TablespacePlaces, choose_places
-from sqlbak.engines.postgres.timelines import format_lsn
-from sqlbak.engines.postgres.unpack import (
-    clear_directory,
-    empty_directory,
-    make_durable,
-    target_errors,
-    write_file,
-)
+from sqlbak.engines.postgres.server import ServerUser, choose_user, is_port_free
+from sqlbak.engines.postgres.starting import Starting, prepare_start
+from sqlbak.engines.postgres.tablespaceplaces import TablespacePlaces, choose_places
+from sqlbak.engines.postgres.unpack import flush, make_durable, target_errors
 from sqlbak.engines.postgres.walfeed import TablespaceInTheWay
-from sqlbak.engines.postgres.walrecords import Record, TablespaceFinder
-from sqlbak.errors import Interrupted, RestoreFailed, ServerProgramMissing, TargetNotUsable
-from sqlbak.model import LogPosition
+from sqlbak.errors import (
+    Interrupted,
+    ServerProgramMissing,
+    SqlbakError,
+    TargetNotUsable,
+    UsageError,
+)
 from sqlbak.progress import Progress
 from sqlbak.stopping import StopSignal
 
 __all__ = ["restore_cluster"]
-
-_HOME = "sqlbak"
-_SPOOL_BYTES = 1 << 30
 
 
 def restore_cluster(
@@ -74,69 +64,116 @@ def restore_cluster(
     progress: Progress,
     stop: StopSignal,
     stop_lsn: int | None = None,
-    feed_options: Mapping[str, Any] | None = None,
+    item_id: str = "",
+    give_up_seconds: float = 60,
 ) -> RestoreOutcome:
     """Restore ``steps`` (a full, perhaps a differential of it, then logs) into ``target``.
 
     ``stop_at``: the state after every transaction that had ended by then, and nothing later;
     ``stop_lsn``: every record that ends at or before it, and nothing later; both None: everything
     in the chain. ``lineage``: the timeline to follow, whose history (and that of
-    every other timeline ever seen) is in ``histories``. ``feed_options`` go to WalFeed.
+    every other timeline ever seen) is in ``histories``. ``item_id``: by which the log can be found
+    again, where it has more than fits ``target.log_space_bytes`` and is to be fed later.
+    ``give_up_seconds``: after which a recovering server gives up when we are gone.
 
     Raises Refused errors before anything is written; ObjectDamaged, TargetNotUsable or
-    RestoreFailed while unpacking, with everything written removed again; RestoreFailed or
-    RestoreNotProven from recovery, with the server stopped and its directory kept for a look.
+    RestoreFailed while unpacking, with everything written removed again (into a used directory:
+    left as it is, to go on from); RestoreFailed or RestoreNotProven from recovery, with the server
+    stopped and its directory kept for a look.
     """
-    directory = target.directory.absolute()
+    if target.replaces and target.reuses:
+        raise UsageError("a directory is either set aside or reused, not both")
+    count = FetchCount()
+    if target.reuses:
+        steps = [replace(step, source=CountedSource(step.source, count)) for step in steps]
     chain = checked_chain(
         steps, stop_at=stop_at, lineage=lineage, histories=histories, stop_lsn=stop_lsn
     )
-    user = choose_user(directory)
-    spool = min(chain.log_bytes, 2 * _SPOOL_BYTES) if target.start else chain.log_bytes
-    segment = chain.log.segment_size
+    checked = _checked(chain, target)
+    with FrameReader(stop) as frames, contextlib.ExitStack() as aside:
+        stop_points, record = chain.stop_points(stop_at, frames)
+        directory = checked.directory
+        before = aside.enter_context(set_aside(directory)) if target.replaces else None
+        cluster = RestoredCluster(chain, directory, checked.places, checked.user, before)
+        layout = _Layout(cluster, frames, progress, stop, count, item_id)
+        existing = {place: place.is_dir() for place in layout.tops}
+        laid_out = layout.run(target, stop_points[0])
+        if not target.start:
+            return left_stopped(laid_out, stop_points[0], checked.programs, target.feed_command)
+        assert checked.programs is not None  # noqa: S101 - found above, or raised
+        starting = Starting(
+            cluster=laid_out.cluster,
+            record=record,
+            programs=checked.programs,
+            port=target.port,
+            log_space_bytes=target.log_space_bytes,
+            give_up_seconds=give_up_seconds,
+            frames=frames,
+            progress=progress,
+            stop=stop,
+        )
+        try:
+            return starting.run(stop_points)
+        except (Interrupted, TablespaceInTheWay):
+            if not target.reuses:
+                for place, existed in existing.items():
+                    clear_directory(place, and_itself=not existed)
+            raise
+        except SqlbakError as error:
+            if before is None:
+                kept = ", ".join(map(str, existing))
+                error.advise(f"{kept} is kept for a look and is no usable database")
+            raise
+
+
+@dataclass(frozen=True, slots=True)
+class _Checked:
+    """What the checks found out. ``programs``: None where they are not there, nor needed."""
+
+    directory: Path
+    user: ServerUser
+    places: TablespacePlaces
+    programs: Programs | None
+
+
+def _checked(chain: Chain, target: RestoreTarget) -> _Checked:
+    """Everything that can be refused is refused here, before anything is touched."""
+    directory = target.directory.absolute()
     identifier = str(chain.full.facts["system_identifier"])
+    user = choose_user(directory)
     if target.replaces:
         check_replaceable(directory, system_identifier=identifier)
+    if target.reuses:
+        check_reusable(directory, system_identifier=identifier)
+    log_bytes = chain.log_bytes
+    if target.start or is_fed(chain.log, target):
+        log_bytes = min(log_bytes, 2 * target.log_space_bytes)
     check_target(
         beside(directory) if target.replaces else directory,
         user=user,
-        needed_bytes=chain.archives_bytes + spool + 2 * segment,
+        needed_bytes=chain.archives_bytes + log_bytes + 2 * chain.log.segment_size,
         is_started=target.start,
+        held_bytes=held_bytes(directory) if target.reuses else None,
     )
-    places = choose_places(chain, directory, target.tablespaces, user=user, is_started=target.start)
+
+    def is_reusable(place: Path) -> bool:
+        return target.reuses and is_reusable_tablespace(
+            place, directory, system_identifier=identifier
+        )
+
+    places = choose_places(
+        chain,
+        directory,
+        target.tablespaces,
+        user=user,
+        is_started=target.start,
+        is_reusable=is_reusable,
+    )
     if target.start and target.port is not None and not is_port_free(target.port):
         raise TargetNotUsable(
             f"port {target.port} of localhost is taken", hint="name another one, or none"
         )
-    programs = _programs(chain.major, target, user)
-    with FrameReader(stop) as frames, contextlib.ExitStack() as aside:
-        stop_points, record = chain.stop_points(stop_at, frames)
-        before = aside.enter_context(set_aside(directory)) if target.replaces else None
-        existing = {place: place.is_dir() for place in (directory, *places.outside)}
-        restore = _Restore(chain, directory, before, places, user, frames, progress, stop)
-        with contextlib.ExitStack() as unfinished:
-            for place in existing:
-                unfinished.enter_context(empty_directory(place, user))
-                unfinished.enter_context(target_errors(place))
-            restore.unpack()
-            if target.start:
-                restore.prepare_start()
-            else:
-                created = restore.lay_out_log(stop_points[0])
-            progress.phase("flush")
-            for place in existing:
-                make_durable(place, stop=stop)
-        if not target.start:
-            return restore.left_stopped(stop_points[0], programs, created)
-        assert programs is not None  # noqa: S101 - found above, or raised
-        try:
-            return restore.started(
-                stop_points, record, programs, target.port, dict(feed_options or {})
-            )
-        except (Interrupted, TablespaceInTheWay):
-            for place, existed in existing.items():
-                clear_directory(place, and_itself=not existed)
-            raise
+    return _Checked(directory, user, places, _programs(chain.major, target, user))
 
 
 def _programs(major: int, target: RestoreTarget, user: ServerUser) -> Programs | None:
@@ -155,270 +192,126 @@ def _programs(major: int, target: RestoreTarget, user: ServerUser) -> Programs |
 
 
 @dataclass(frozen=True, slots=True)
-class _Restore:
-    """The steps of one restore, in the order in which they are defined. ``before``: where the
-    cluster lies that it replaces."""
+class _Layout:
+    """Files, log and configuration of one cluster."""
 
-    chain: Chain
-    directory: Path
-    before: Path | None
-    tablespaces: TablespacePlaces
-    user: ServerUser
+    cluster: RestoredCluster
     frames: FrameReader
     progress: Progress
     stop: StopSignal
+    count: FetchCount
+    item_id: str
 
     @property
-    def home(self) -> Path:
-        return self.directory / _HOME
+    def tops(self) -> tuple[Path, ...]:
+        """Every directory that is restored and lies in no other one."""
+        return (self.cluster.directory, *self.cluster.tablespaces.outside)
 
-    @property
-    def role(self) -> str:
-        return str(self.chain.base.facts.get("bootstrap_role") or "postgres")
+    def run(self, target: RestoreTarget, stop_point: StopPoint) -> LaidOut:
+        """Write and flush everything, the control file last of all."""
+        cluster = self.cluster
+        directory, user = cluster.directory, cluster.user
+        identifier = str(cluster.chain.full.facts["system_identifier"])
+        files = self._files()
+        found = None
+        if target.reuses:
+            found = find_reusable(
+                cluster.chain,
+                directory,
+                files.archive_places(),
+                self.tops,
+                progress=self.progress,
+                stop=self.stop,
+            )
+        with contextlib.ExitStack() as unfinished:
+            if target.reuses:
+                unfinished.enter_context(_saying_how_to_go_on(directory))
+            for place in self.tops:
+                if found is None:
+                    claim = empty_directory(place, user, system_identifier=identifier)
+                else:
+                    check = found.check if place == directory else found.check_stopped
+                    claim = used_directory(place, user, system_identifier=identifier, check=check)
+                unfinished.enter_context(claim)
+                unfinished.enter_context(target_errors(place))
+            if found is not None:
+                withdraw_control_file(directory)
+                ground = UsedGround(
+                    user,
+                    directory,
+                    cluster.tablespaces.outside,
+                    keeps=found.kept_paths(),
+                    spared=(CLAIM,),
+                )
+                files = replace(files, ground=ground, comparison=found.comparison)
+            files_there = files.lay_out()
+            log = self._finish(target, stop_point)
+            self.progress.phase("flush")
+            for place in self.tops:
+                make_durable(place, stop=self.stop)
+            write_file(directory / CONTROL_FILE, files_there.control_file, user)
+            flush(directory / CONTROL_FILE)
+            flush((directory / CONTROL_FILE).parent)
+        if found is not None:
+            reused = ReusedFiles(files_there.kept_bytes, self.count.size_bytes, found.note)
+            cluster = replace(cluster, reused=reused)
+        return LaidOut(cluster, *log)
 
-    def unpack(self) -> None:
-        """The cluster's files as they were at the base."""
-        ClusterFiles(
-            self.chain,
-            self.directory,
-            self.tablespaces.places,
-            self.user,
+    def _files(self) -> ClusterFiles:
+        cluster = self.cluster
+        return ClusterFiles(
+            cluster.chain,
+            cluster.directory,
+            cluster.tablespaces.places,
+            EmptyGround(cluster.user),
             self.frames,
             self.progress,
             self.stop,
-        ).lay_out()
+        )
 
-    def _configure(self, settings: Mapping[str, str]) -> None:
-        """Our lines at the end of postgresql.auto.conf, in place of those of an older restore."""
-        path = self.directory / "postgresql.auto.conf"
-        content = path.read_bytes() if path.exists() else b""
-        path.unlink(missing_ok=True)
-        write_file(path, without_block(content) + configuration_block(settings), self.user)
-        for name in ("standby.signal", "recovery.signal"):
-            (self.directory / name).unlink(missing_ok=True)
-        write_file(self.directory / "recovery.signal", b"", self.user)
-
-    def lay_out_log(self, stop_point: StopPoint) -> tuple[str, ...]:
-        """The whole log in pg_wal, and the settings with which the server recovers by itself.
-        Returns the paths of tablespaces that the log creates."""
-        self.progress.phase("log", self.chain.log_bytes)
-        folder = self.directory / "pg_wal"
-        finder = TablespaceFinder(self.chain.log.segment_size)
-        created: list[str] = []
-        last_name = ""
-        for last_name, lsn in self.chain.log.segments():
-            path = folder / last_name
-            write_file(path, b"", self.user)
-            position = lsn
-            with path.open("r+b", buffering=0) as out:
-                for piece in self.chain.log.segment(self.frames, lsn):
-                    self.stop.check()
-                    created += finder.feed(position, piece)
-                    position += len(piece)
-                    self.progress.advance(len(piece))
-                    while piece:
-                        piece = piece[out.write(piece) :]
-        for name, content in self.chain.log.history_files().items():
-            write_file(folder / name, content, self.user)
-        for path_text in dict.fromkeys(created):
-            if Path(path_text).exists():
-                raise TablespaceInTheWay(path_text)
+    def _finish(
+        self, target: RestoreTarget, stop_point: StopPoint
+    ) -> tuple[tuple[str, ...], LogOrder | None]:
+        """The log, or the order to feed it, and the configuration for whoever starts the server;
+        paths of tablespaces that the log creates."""
+        cluster, log = self.cluster, self.cluster.chain.log
+        if target.start:
+            prepare_start(cluster)
+            return (), None
+        lay_out_histories(log, cluster.directory, cluster.user)
+        created: tuple[str, ...] = ()
+        order = None
+        if is_fed(log, target):
+            order = LogOrder.of(cluster.chain, self.item_id, target.log_space_bytes)
+            command = arrange_feed(order, cluster, target.feed_command)
+        else:
+            created = lay_out_log(
+                log,
+                cluster.directory,
+                user=cluster.user,
+                frames=self.frames,
+                progress=self.progress,
+                stop=self.stop,
+            )
+            command = absence_command([name for name, _ in log.segments()][-1])
         settings = {
             **kept_settings(),
             "hot_standby": "on",
-            "restore_command": absence_command(last_name),
+            "restore_command": command,
             **stop_point.settings(),
         }
-        self._configure(settings)
-        return tuple(dict.fromkeys(created))
+        configure(cluster.directory, settings, cluster.user)
+        return created, order
 
-    def left_stopped(
-        self, stop_point: StopPoint, programs: Programs | None, created: Sequence[str]
-    ) -> RestoreOutcome:
-        """What to tell the operator of a cluster that was not started."""
-        binary = programs.directory if programs else f"<bin of PostgreSQL {self.chain.major}>"
-        here = str(self.directory)
-        start = ["-D", here, "-l", f"{here}/server.log", "-o", "-p PORT", "start"]
-        # The files of tablespaces are checked where the server sees them, below pg_tblspc.
-        moved = (INSIDE, "tablespace_map") if self.tablespaces.places else ()
-        ignored = [f"--ignore={name}" for name in moved]
-        where = (
-            f"before the first transaction after {stop_point.time.isoformat()}"
-            if stop_point.time is not None
-            else f"at log position {format_lsn(self.chain.log.last_lsn)}"
-        )
-        steps = [
-            f"Check the files: {shlex.join([f'{binary}/pg_verifybackup', *ignored, here])}",
-            f"Start it as user {self.user.name}: {shlex.join([f'{binary}/pg_ctl', *start])}",
-            f"It replays its log, stops {where}, and stays read-only there; tables that an "
-            "unfinished transaction had locked stay locked meanwhile.",
-            "Look at it: SELECT pg_get_wal_replay_pause_state(), pg_last_xact_replay_timestamp();",
-            "Make it writable: SELECT pg_wal_replay_resume(); (it begins a new timeline)",
-            *self._warnings(),
-            *(f"Before starting, create the empty directory {path}" for path in created),
-        ]
-        if not (self.directory / "postgresql.conf").exists():
-            steps.append(
-                "The backup holds no postgresql.conf and pg_hba.conf (packages keep them "
-                "elsewhere): put them there before starting."
+
+@contextlib.contextmanager
+def _saying_how_to_go_on(directory: Path) -> Iterator[None]:
+    """What is left of a directory that was being rewritten is no database."""
+    try:
+        yield
+    except SqlbakError as error:
+        if not (directory / CONTROL_FILE).exists():
+            error.advise(
+                f"{directory} is no database now: the same command again goes on from here"
             )
-        return RestoreOutcome(
-            directory=self.directory,
-            proven=False,
-            reached=None,
-            last_commit_at=None,
-            connection=None,
-            next_steps=tuple(steps),
-            facts=self._facts(),
-        )
-
-    def _warnings(self) -> list[str]:
-        kept = [
-            "archive_mode is off, subscriptions do not run and no standby is waited for: see the "
-            f"end of {self.directory}/postgresql.auto.conf before this cluster takes over.",
-        ]
-        if self.tablespaces.are_inside:
-            kept.append(f"Tablespaces were restored into {self.directory / INSIDE}.")
-        if self.tablespaces.outside:
-            listed = ", ".join(map(str, self.tablespaces.outside))
-            kept.append(f"Tablespaces were restored into {listed}.")
-        if self.before is not None:
-            kept.append(
-                f"The cluster that was there before is kept in {self.before}: remove it when you "
-                "do not want it back."
-            )
-        libraries = [s.get("shared_preload_libraries") for s in self.chain.settings]
-        if libraries and libraries[-1]:
-            kept.append(f"The source loads these libraries at start: {libraries[-1]}.")
-        return kept
-
-    def _facts(self) -> dict[str, Any]:
-        facts = self.chain.steps[-1].facts
-        return {
-            "system_identifier": facts["system_identifier"],
-            "server_version_num": facts["server_version_num"],
-            "timeline": self.chain.log.timeline,
-            "points": [step.point.id for step in self.chain.steps],
-            "server_user": self.user.name,
-            "set_aside": None if self.before is None else str(self.before),
-            "tablespaces": {str(oid): str(place) for oid, place in self.tablespaces.places.items()},
-        }
-
-    def prepare_start(self) -> None:
-        """What is needed to start: the settings that stay, and a private place for ours."""
-        self._configure(kept_settings())
-        if self.home.is_dir():  # the source was itself restored once, and took this along
-            shutil.rmtree(self.home)
-        self.home.mkdir(mode=0o700)
-        self.user.own(self.home)
-
-    def started(
-        self,
-        stop_points: Sequence[StopPoint],
-        record: Record,
-        programs: Programs,
-        port: int | None,
-        feed_options: dict[str, Any],
-    ) -> RestoreOutcome:
-        """Recover, prove, promote, and start as a database of its own."""
-        recovery = Recovery(
-            chain=self.chain,
-            record=record,
-            directory=self.directory,
-            home=self.home,
-            programs=programs,
-            user=self.user,
-            frames=self.frames,
-            role=self.role,
-            progress=self.progress,
-            stop=self.stop,
-            feed_options=feed_options,
-        )
-        reached = recovery.run_any(stop_points)
-        self.progress.phase("start")
-        supplied = self._supply_configuration()
-        sockets = socket_directory(self.home, self.user)
-        chosen = port if port is not None else free_port()
-        options = {
-            "port": str(chosen),
-            "listen_addresses": "localhost",
-            "unix_socket_directories": str(sockets),
-            "data_directory": str(self.directory),
-            "hba_file": str(self.directory / "pg_hba.conf"),
-            "ident_file": str(self.directory / "pg_ident.conf"),
-            "external_pid_file": "",
-        }
-        notes = self._start(programs, options, recovery.log_path)
-        steps = [
-            f"It runs as user {self.user.name}, for this machine only (port {chosen} of localhost "
-            f"and the socket in {sockets}); its log is {recovery.log_path}.",
-            "Stop it with: "
-            + shlex.join([f"{programs.directory}/pg_ctl", "-D", str(self.directory), "stop"]),
-            *notes,
-            *(f"The backup holds no {name}; a minimal one was written." for name in supplied),
-            *self._warnings(),
-        ]
-        return RestoreOutcome(
-            directory=self.directory,
-            proven=True,
-            reached=LogPosition(str(reached.timeline), reached.lsn),
-            last_commit_at=reached.last_commit_at,
-            connection=make_conninfo(
-                host=str(sockets), port=chosen, user=self.role, dbname="postgres"
-            ),
-            next_steps=tuple(steps),
-            facts={**self._facts(), "port": chosen},
-        )
-
-    def _supply_configuration(self) -> list[str]:
-        values = minimums(self.chain.settings, self.chain.log.segment_size)
-        lines = [f"{name} = {value}\n" for name, value in values.items()]
-        supplied = []
-        for name, content in (
-            ("postgresql.conf", MINIMAL_CONFIGURATION + "".join(lines)),
-            ("pg_hba.conf", MINIMAL_HBA),
-            ("pg_ident.conf", ""),
-        ):
-            if not (self.directory / name).exists():
-                write_file(self.directory / name, content.encode(), self.user)
-                supplied.append(name)
-        return supplied
-
-    def _start(self, programs: Programs, options: Mapping[str, str], log_path: Path) -> list[str]:
-        """Start under the cluster's own configuration; under a minimal one if that names things
-        that this machine lacks. Returns what is to be said about it."""
-
-        def start(more: Mapping[str, str]) -> None:
-            start_and_leave(
-                programs,
-                self.directory,
-                user=self.user,
-                log_path=log_path,
-                options={**options, **more},
-                stop=self.stop,
-            )
-
-        try:
-            start({})
-        except RestoreFailed as error:
-            minimal = self.home / "postgresql.conf"
-            values = minimums(self.chain.settings, self.chain.log.segment_size)
-            lines = [f"{name} = {value}\n" for name, value in values.items()]
-            with contextlib.suppress(FileNotFoundError):
-                minimal.unlink()
-            write_file(minimal, "".join(lines).encode(), self.user)
-            start(
-                {
-                    "config_file": str(minimal),
-                    "shared_preload_libraries": "",
-                    "ssl": "off",
-                    "logging_collector": "off",
-                    "shared_buffers": "128MB",
-                    "huge_pages": "try",
-                }
-            )
-            return [
-                f"Its own configuration does not work on this machine ({error.message}); it runs "
-                f"with {minimal}."
-            ]
-        return []
+        raise

@@ -267,13 +267,14 @@ class Server:
         """How it ended; None while it runs."""
         return None if self._process is None else self._process.poll()
 
-    def stop(self, *, timeout_seconds: float = 300) -> None:
-        """Stop it (fast shutdown: a clean end), harder when it does not answer. Safe to call
-        more than once."""
+    def stop(self, *, timeout_seconds: float = 300, is_clean: bool = True) -> None:
+        """Stop it (fast shutdown: a clean end), harder when it does not answer, or at once: then
+        its next start recovers as from a crash. Safe to call more than once."""
         process = self._process
         if process is None:
             return
-        for order, patience in ((signal.SIGINT, timeout_seconds), (signal.SIGQUIT, 30.0)):
+        orders = ((signal.SIGINT, timeout_seconds), (signal.SIGQUIT, 30.0))
+        for order, patience in orders if is_clean else orders[1:]:
             if process.poll() is not None:
                 return
             process.send_signal(order)

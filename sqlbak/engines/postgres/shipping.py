@@ -5,7 +5,8 @@ that was told to be committed by then has its commit record before that place, f
 (``synchronous_commit = off`` too). As soon as the stream has brought us there, the instant is
 covered, and no transaction of ours was needed. Where the server leaves log unflushed (nothing
 committed since), a heartbeat makes it flush; so an idle server is written to once at most, and
-then proves its idle time by standing still.
+then proves its idle time by standing still. About a standby's log the primary is asked so, or only
+what the standby has replayed is promised (shippingclock.py).
 """
 
 from __future__ import annotations
@@ -18,47 +19,47 @@ from datetime import datetime
 from typing import Any
 
 from sqlbak.engines.port import ShippedPiece
+from sqlbak.engines.postgres.commitclock import (
+    FollowedClock,
+    StandbyClock,
+    open_primary,
+    wait_until_received,
+)
 from sqlbak.engines.postgres.connection import ReplicationConnection, SqlConnection, Watch
 from sqlbak.engines.postgres.dsn import ConnectionString
-from sqlbak.engines.postgres.heartbeat import read_clock, write_heartbeat
 from sqlbak.engines.postgres.identity import (
+    SystemIdentity,
     identify,
     read_facts,
     read_histories,
     read_settings,
     require_identity,
-    require_primary,
+    require_one_server,
     require_supported,
 )
 from sqlbak.engines.postgres.logbackup import require_descent, require_log_held
 from sqlbak.engines.postgres.logtail import LogTail, TailKeeper, another_log, is_tail
+from sqlbak.engines.postgres.recentlog import RecentLog
+from sqlbak.engines.postgres.shippingclock import (
+    FollowedShippingClock,
+    PrimaryShippingClock,
+    ShippingClock,
+    StandbyShippingClock,
+)
 from sqlbak.engines.postgres.slot import read_slot
-from sqlbak.engines.postgres.timelines import format_lsn, parse_lsn
+from sqlbak.engines.postgres.timelines import format_lsn
 from sqlbak.engines.postgres.walstream import WalStream
 from sqlbak.errors import BackupFailed, LogChainBroken
 from sqlbak.model import LogPosition
 from sqlbak.stopping import StopSignal
 
-__all__ = ["LogShipment", "flushed_end", "is_known_log", "open_shipment"]
+__all__ = ["LogShipment", "is_known_log", "open_shipment"]
 
 PIECE_BYTES = 8 << 20
 """Raw log in one piece, at most; a busy server fills several an interval."""
 
-_PAGE = 8192
-_SHORT_HEADER = 24
-_LONG_HEADER = 40
 _LOOK_SECONDS = 0.2
 _STALLED_SECONDS = 60.0
-
-
-def flushed_end(inserted: int, segment_size: int) -> int:
-    """How far log has to be flushed so that everything before the insert position ``inserted`` is.
-
-    At the start of a page the server tells where the next record will begin, behind the page's
-    header that is not written yet (XLogBytePosToRecPtr in xlog.c).
-    """
-    header = _LONG_HEADER if inserted % segment_size == _LONG_HEADER else _SHORT_HEADER
-    return inserted - header if inserted % _PAGE == header else inserted
 
 
 @dataclass(slots=True)
@@ -78,7 +79,7 @@ class LogShipment:
 
     def __init__(
         self,
-        session: SqlConnection,
+        clock: ShippingClock,
         stream: WalStream,
         *,
         start: int,
@@ -87,9 +88,11 @@ class LogShipment:
         interval_seconds: float,
         stop: StopSignal,
     ) -> None:
-        self._session = session
+        self._clock = clock
         self._stream = stream
-        self._keeper = TailKeeper(start if known is None else known.first_lsn)
+        first = start if known is None else known.first_lsn
+        self._keeper = TailKeeper(first)
+        self._recent = RecentLog(first, int(facts["wal_segment_size"]))
         self._known = known
         self._pending = _Pending(start, bytearray())
         self._facts = facts
@@ -136,13 +139,8 @@ class LogShipment:
 
     def _proven(self) -> Iterator[ShippedPiece]:
         """Look at the clock, wait for all log up to then, and hand it out."""
-        covers_until = read_clock(self._session)
-        inserted = parse_lsn(
-            self._session.value(
-                "SELECT pg_current_wal_insert_lsn()::text", doing="reading the log's end"
-            )
-        )
-        end = flushed_end(inserted, self._segment_size)
+        covered = self._clock.covered()
+        end = covered.lsn
         moved_at = time.monotonic()
         is_pushed = False
         while self._pending.last_lsn < end:
@@ -153,20 +151,21 @@ class LogShipment:
                 continue
             stands_for = time.monotonic() - moved_at
             if stands_for > self._grace_seconds and not is_pushed:
-                write_heartbeat(self._session)
+                self._clock.push()
                 is_pushed = True
             if stands_for > _STALLED_SECONDS:
                 raise BackupFailed(
                     f"the log stream stands at {format_lsn(self._pending.last_lsn)}, before the"
                     f" log's end at {format_lsn(end)}"
                 )
-        yield self._cut(covers_until, read_clock(self._session))
+        yield self._cut(covered.covers_until)
 
     def _overflow(self) -> Iterator[ShippedPiece]:
         if len(self._pending.data) >= PIECE_BYTES:
-            yield self._cut(None, read_clock(self._session))
+            yield self._cut(None)
 
-    def _cut(self, covers_until: datetime | None, finished_at: datetime) -> ShippedPiece:
+    def _cut(self, covers_until: datetime | None) -> ShippedPiece:
+        finished_at = self._clock.now(self._pending.last_lsn, self._stop.check)
         tail = self._keeper.tail(self._segment_size)
         pending = self._pending
         piece = ShippedPiece(
@@ -192,6 +191,8 @@ class LogShipment:
     def _note(self, chunk: memoryview) -> None:
         for _ in self._keeper.passing([chunk]):
             pass
+        self._recent.note(chunk)
+        self._clock.look(self._recent)
 
 
 @contextmanager
@@ -202,6 +203,7 @@ def open_shipment(
     since_facts: Mapping[str, Any] | None,
     slot_name: str,
     system_identifier: str | None,
+    primary: ConnectionString | None,
     interval_seconds: float,
     stop: StopSignal,
 ) -> Iterator[LogShipment]:
@@ -214,8 +216,9 @@ def open_shipment(
     with ReplicationConnection.open(target) as connection, SqlConnection.open(target) as session:
         settings = read_settings(session)
         require_supported(settings, where=target.where)
-        require_primary(connection, stop.check, where=target.where)
         identity = identify(connection, stop.check)
+        if since.lineage == str(identity.timeline):
+            identity = wait_until_received(connection, identity, since.lsn, stop.check)
         require_identity(
             (identity,), session=session, expected=system_identifier, where=target.where
         )
@@ -230,12 +233,23 @@ def open_shipment(
         facts = read_facts(session, identity, settings)
         known = LogTail.of_facts(since_facts, at=since.lsn)
         start = since.lsn if known is None else known.first_lsn
-        with WalStream(
-            connection, timeline=identity.timeline, start=start, reports_written=True
-        ) as stream:
+        with (
+            _shipping_clock(
+                target,
+                session,
+                connection,
+                identity,
+                primary,
+                int(facts["wal_segment_size"]),
+                stop.check,
+            ) as clock,
+            WalStream(
+                connection, timeline=identity.timeline, start=start, reports_written=True
+            ) as stream,
+        ):
             stream.begin(stop.check)
             shipment = LogShipment(
-                session,
+                clock,
                 stream,
                 start=since.lsn,
                 known=known,
@@ -247,25 +261,75 @@ def open_shipment(
             yield shipment
 
 
+@contextmanager
+def _shipping_clock(
+    target: ConnectionString,
+    session: SqlConnection,
+    connection: ReplicationConnection,
+    identity: SystemIdentity,
+    primary: ConnectionString | None,
+    segment_size: int,
+    watch: Watch,
+) -> Iterator[ShippingClock]:
+    """Who is asked for the instants of the log that ``connection`` will send."""
+    if not identity.is_standby:
+        yield PrimaryShippingClock(session, segment_size)
+        return
+    with ReplicationConnection.open(target) as asking:
+        require_one_server(session, connection, asking, where=target.where)
+        standby = StandbyClock(session)
+        with open_primary(primary, identity) as asked:
+            if asked.session is None:
+                why_not = "" if primary is None else asked.why_not
+                yield StandbyShippingClock(standby, asking, identity, watch, why_not=why_not)
+            else:
+                followed = FollowedClock(asked.session, standby, lambda: 0)
+                yield FollowedShippingClock(
+                    followed, asked.session, segment_size, asking, identity, watch
+                )
+
+
 def is_known_log(
     target: ConnectionString, position: LogPosition, facts: Mapping[str, Any], watch: Watch
 ) -> bool | None:
-    """See Engine.is_same_log."""
+    """See Engine.is_same_log. ServerBehind for a standby that has not come so far; LogChainBroken
+    when the server does not have that log any more and cannot tell otherwise."""
     known = LogTail.of_facts(facts, at=position.lsn)
-    if known is None:
-        return None
     with ReplicationConnection.open(target) as connection:
         identity = identify(connection, watch)
+        if position.lineage == str(identity.timeline):
+            identity = wait_until_received(connection, identity, position.lsn, watch)
         line = read_histories(connection, identity.timeline, watch).line
         if not line.holds(position):
             return None
         if position.lsn > identity.flushed_lsn:
             return False
+        if known is None:
+            return _has_run_since(target, facts) or None
         data = bytearray()
         with WalStream(
             connection, timeline=int(position.lineage), start=known.first_lsn, end=position.lsn
         ) as stream:
-            stream.begin(watch)
-            for chunk in stream.chunks(watch):
-                data += chunk
+            try:
+                stream.begin(watch)
+                for chunk in stream.chunks(watch):
+                    data += chunk
+            except LogChainBroken:
+                if _has_run_since(target, facts):
+                    return True
+                raise
         return is_tail(bytes(data), known)
+
+
+def _has_run_since(target: ConnectionString, facts: Mapping[str, Any]) -> bool:
+    """Whether it is the very run of the server by which these facts were told: as long as it is not
+    started again, it cannot be set back."""
+    started_at = facts.get("server_started_at")
+    if started_at is None:
+        return False
+    with SqlConnection.open(target) as session:
+        now = session.value(
+            "SELECT extract(epoch FROM pg_postmaster_start_time())::text",
+            doing="asking when the server was started",
+        )
+    return bool(now == started_at)

@@ -87,8 +87,10 @@ def ensure_slot(session: SqlConnection, name: str) -> str:
 
 
 def advance_slot(session: SqlConnection, name: str, lsn: int) -> None:
-    """Let the server discard log before ``lsn``. Never moves the slot back. LogChainBroken if the
-    slot is gone or lost: what is in the vault is safe, but nothing holds the log that follows.
+    """Let the server discard log before the segment in which the byte before ``lsn`` lies: by the
+    last bytes of the log it is known again (logtail.py). Never moves the slot back. LogChainBroken
+    if the slot is gone or lost: what is in the vault is safe, but nothing holds the log that
+    follows.
 
     Called even when nothing moves: using the slot keeps ``idle_replication_slot_timeout`` from
     dropping it.
@@ -100,10 +102,22 @@ def advance_slot(session: SqlConnection, name: str, lsn: int) -> None:
             f"the replication slot {name} {gone}",
             hint="take a full backup; it makes the slot anew and starts a new chain",
         )
+    if lsn % segment_size(session) == 0:
+        lsn -= 1
     session.execute(
         "SELECT pg_replication_slot_advance(%s, %s::pg_lsn)",
         [name, format_lsn(max(lsn, state.restart_lsn))],
         doing=f"advancing the replication slot {name}",
+    )
+
+
+def segment_size(session: SqlConnection) -> int:
+    """The size in bytes of the server's log segments."""
+    return int(
+        session.value(
+            "SELECT setting FROM pg_settings WHERE name = 'wal_segment_size'",
+            doing="reading settings",
+        )
     )
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlbak.engines.postgres.chain import Chain, check_target
+from sqlbak.engines.postgres.chain import Chain, check_target, held_bytes
 from sqlbak.engines.postgres.server import ServerUser
 from sqlbak.errors import TargetNotUsable, UnknownName
 
@@ -38,9 +38,11 @@ def choose_places(
     *,
     user: ServerUser,
     is_started: bool,
+    is_reusable: Callable[[Path], bool],
 ) -> TablespacePlaces:
     """Places for the chain's tablespaces; ``wanted`` are directories by the location that a
-    tablespace had on the source, ``is_started`` as for ``check_target``.
+    tablespace had on the source, ``is_started`` as for ``check_target``. ``is_reusable``: whether
+    what lies in a directory may be kept or replaced.
 
     Raises UnknownName for a location that the chain does not have; TargetNotUsable for a directory
     that is not absent or empty, is too small, or lies in or around the target or another one.
@@ -67,7 +69,13 @@ def choose_places(
             for name in step.source.streams()
             if name == f"{oid}.tar"
         )
-        check_target(place, user=user, needed_bytes=needed, is_started=is_started)
+        check_target(
+            place,
+            user=user,
+            needed_bytes=needed,
+            is_started=is_started,
+            held_bytes=held_bytes(place) if is_reusable(place) else None,
+        )
         chosen.append(place)
         places[oid] = place
     return TablespacePlaces(places, tuple(chosen))

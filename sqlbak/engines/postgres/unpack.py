@@ -1,14 +1,9 @@
-"""Writes a full backup's archives into an empty directory, durably.
-
-Nothing is ever written outside the target, and nothing that is there is overwritten. What was
-made is removed again when it cannot be finished.
-"""
+"""Writes a backup's archives into a directory, durably. Nothing is ever written outside of it."""
 
 from __future__ import annotations
 
 import errno
 import os
-import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -17,7 +12,7 @@ from typing import Protocol
 
 from sqlbak.engines.port import PayloadSource
 from sqlbak.engines.postgres.frames import FrameReader
-from sqlbak.engines.postgres.server import ServerUser
+from sqlbak.engines.postgres.ground import Ground
 from sqlbak.engines.postgres.tarstream import Content, Entry, EntryKind, TarDamaged, TarStream
 from sqlbak.errors import RestoreFailed, TargetNotUsable
 from sqlbak.progress import Progress
@@ -26,20 +21,15 @@ from sqlbak.stopping import StopSignal
 __all__ = [
     "FileWriter",
     "Taker",
-    "clear_directory",
-    "create_file",
-    "empty_directory",
+    "flush",
     "make_durable",
     "read_archive",
     "target_errors",
-    "unpack_archive",
     "write_at",
-    "write_file",
 ]
 
 _FLUSHERS = 8
 _LONG_BYTES = 16 << 20
-_CLAIM = ".sqlbak-restore-in-progress"
 
 
 @contextmanager
@@ -53,63 +43,12 @@ def target_errors(directory: Path) -> Iterator[None]:
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
             raise TargetNotUsable(
                 f"no space is left in {directory}: {reason}",
-                hint="restore to a larger file system; what this restore had written is removed",
+                hint="restore to a larger file system",
             ) from error
         if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
             raise TargetNotUsable(f"cannot write to {directory}: {reason}") from error
         where = f" at {error.filename}" if error.filename else ""
         raise RestoreFailed(f"writing to {directory} failed{where}: {reason}") from error
-
-
-@contextmanager
-def empty_directory(directory: Path, user: ServerUser) -> Iterator[None]:
-    """Make ``directory`` (mode 0700, owned by ``user``) ours alone; if the block raises, remove
-    everything in it, and itself if it was not there before. TargetNotUsable unless absent or empty,
-    or when another restore was faster."""
-    existed = directory.is_dir()
-    with target_errors(directory):
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        claim = _claim(directory)
-        directory.chmod(0o700)
-        user.own(directory)
-    try:
-        yield
-        claim.unlink()
-        _flush(directory)
-    except BaseException:
-        clear_directory(directory, and_itself=not existed)
-        raise
-
-
-def _claim(directory: Path) -> Path:
-    """Of two restores that find ``directory`` empty at the same moment, one gets it: else each
-    would remove the other's files when it meets them."""
-    taken = TargetNotUsable(
-        f"{directory} is not empty",
-        hint="restore into a new directory; nothing there was touched",
-    )
-    if any(directory.iterdir()):
-        raise taken
-    claim = directory / _CLAIM
-    try:
-        claim.touch(mode=0o600, exist_ok=False)
-    except FileExistsError:
-        raise taken from None
-    if any(child != claim for child in directory.iterdir()):
-        claim.unlink()
-        raise taken
-    return claim
-
-
-def clear_directory(directory: Path, *, and_itself: bool) -> None:
-    """Remove everything in a directory that this restore filled; links are not followed."""
-    for child in sorted(directory.iterdir(), key=lambda child: child.name == _CLAIM):
-        if child.is_dir() and not child.is_symlink():
-            shutil.rmtree(child, ignore_errors=True)
-        else:
-            child.unlink(missing_ok=True)
-    if and_itself:
-        directory.rmdir()
 
 
 class Taker(Protocol):
@@ -178,41 +117,39 @@ def _take(
     return position
 
 
-def unpack_archive(
-    source: PayloadSource,
-    stream: str,
-    directory: Path,
-    *,
-    frames: FrameReader,
-    user: ServerUser,
-    rewritten: Mapping[str, bytes],
-    progress: Progress,
-    stop: StopSignal,
-) -> None:
-    """Unpack one archive below ``directory``. Files named in ``rewritten`` get that content
-    instead of the archive's. Not yet durable: see ``make_durable``."""
-    writer = FileWriter(directory, user, rewritten)
-    read_archive(source, stream, writer, frames=frames, progress=progress, stop=stop)
-
-
 class FileWriter:
-    """Puts entries below one directory; at most one file is open. A Taker."""
+    """Puts entries on some ground, below one directory; at most one file is open. A Taker.
 
-    def __init__(self, directory: Path, user: ServerUser, rewritten: Mapping[str, bytes]) -> None:
+    Files named in ``rewritten`` get that content instead of the archive's. Those named in ``keep``
+    are not written at all: ``kept`` then holds their content. Not yet durable: see
+    ``make_durable``.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        ground: Ground,
+        rewritten: Mapping[str, bytes],
+        keep: frozenset[str] = frozenset(),
+    ) -> None:
+        self.kept: dict[str, bytearray] = {}
         self._directory = directory
-        self._user = user
+        self._ground = ground
         self._rewritten = rewritten
+        self._keep = keep
         self._file: int | None = None
+        self._content: bytearray | None = None
 
     def begin(self, entry: Entry) -> bool:
-        """Make a directory or an empty file."""
+        """Make a directory or a file."""
         self.close()
         path = self._directory / entry.path
         if entry.kind is EntryKind.DIRECTORY:
-            self._make_directory(path)
+            self._ground.directory(path)
             return False
-        if not path.parent.is_dir():
-            self._make_directory(path.parent)
+        if entry.path in self._keep:
+            self._content = self.kept[entry.path] = bytearray()
+            return True
         if entry.kind is EntryKind.SYMLINK:
             if entry.path.startswith("pg_tblspc/"):
                 return False  # where tablespaces go is decided by the target, not by the source
@@ -221,14 +158,22 @@ class FileWriter:
                 hint="tablespaces are restored from their map, never by links",
             )
         if entry.path in self._rewritten:
-            write_file(path, self._rewritten[entry.path], self._user)
+            self._ground.write_file(path, self._rewritten[entry.path])
             return False
-        self._file = create_file(path, self._user)
+        self._open(path)
+        if self._file is not None:
+            os.ftruncate(self._file, entry.size)
         return True
+
+    def _open(self, path: Path) -> None:
+        self._ground.directory(path.parent)
+        self._file = self._ground.open_file(path)
 
     def add(self, content: Content) -> None:
         """Write it."""
-        if self._file is not None:
+        if self._content is not None:
+            self._content += content.data
+        elif self._file is not None:
             write_at(self._file, content.position, content.data)
 
     def finish(self) -> None:
@@ -236,16 +181,10 @@ class FileWriter:
 
     def close(self) -> None:
         """Close the file that is open."""
+        self._content = None
         if self._file is not None:
             os.close(self._file)
             self._file = None
-
-    def _make_directory(self, path: Path) -> None:
-        for missing in (*reversed(path.relative_to(self._directory).parents), None):
-            step = path if missing is None else self._directory / missing
-            if not step.is_dir():
-                step.mkdir(mode=0o700)
-                self._user.own(step)
 
 
 def write_at(file: int, position: int, data: memoryview) -> None:
@@ -255,28 +194,13 @@ def write_at(file: int, position: int, data: memoryview) -> None:
         data, position = data[written:], position + written
 
 
-def create_file(path: Path, user: ServerUser) -> int:
-    """Make a new file, mode 0600, owned by ``user``; its descriptor, open for writing."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    descriptor = os.open(path, flags, 0o600)
-    if not user.is_us:
-        os.fchown(descriptor, user.uid, user.gid)
-    return descriptor
-
-
-def write_file(path: Path, content: bytes, user: ServerUser) -> None:
-    """Make one small new file, mode 0600, owned by ``user``."""
-    with os.fdopen(create_file(path, user), "wb") as out:
-        out.write(content)
-
-
 def make_durable(directory: Path, *, stop: StopSignal) -> None:
     """Flush every file and directory below ``directory``, and its own name in its parent, to the
     disk. Symbolic links are not followed."""
 
-    def flush(path: str) -> None:
+    def flush_one(path: str) -> None:
         stop.check()
-        _flush(path)
+        flush(path)
 
     folders = [str(directory), str(directory.parent)]
     files: list[str] = []
@@ -287,10 +211,11 @@ def make_durable(directory: Path, *, stop: StopSignal) -> None:
                 (folders if name in subfolders else files).append(path)
     with ThreadPoolExecutor(_FLUSHERS, thread_name_prefix="sqlbak-flush") as pool:
         for paths in (files, folders):
-            list(pool.map(flush, paths))
+            list(pool.map(flush_one, paths))
 
 
-def _flush(path: str | Path) -> None:
+def flush(path: str | Path) -> None:
+    """Flush one file or directory to the disk."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

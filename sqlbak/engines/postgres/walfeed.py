@@ -1,10 +1,5 @@
 """Feeds log to a recovering server, a bounded distance ahead of its replay.
 
-The server asks for files through ``restore_command``, a few lines of shell that look into the
-spool: it exits 0 when it has put the file in place, 1 only when we have written that the file
-provably does not exist, and 255 for everything else, above all when we are gone. PostgreSQL takes
-1 as "the log ends here" and goes on to promote; above 125 it gives up (xlogarchive.c).
-
 The gate: before a server leaves recovery it asks for the history files of timelines above its own
 (findNewestTimeLine in timeline.c). Those questions stay unanswered until ``permit_promotion``, so
 no server leaves recovery without us having said so.
@@ -12,17 +7,15 @@ no server leaves recovery without us having said so.
 
 from __future__ import annotations
 
-import os
 import re
 import threading
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from sqlbak.engines.postgres.frames import FrameReader
-from sqlbak.engines.postgres.server import ServerUser
 from sqlbak.engines.postgres.walrecords import TablespaceFinder
 from sqlbak.engines.postgres.walsource import WalChain
+from sqlbak.engines.postgres.walspool import WalSpool
 from sqlbak.errors import RestoreFailed, SqlbakError, TargetNotUsable
 from sqlbak.progress import Progress
 from sqlbak.stopping import StopSignal
@@ -32,33 +25,7 @@ __all__ = ["TablespaceInTheWay", "WalFeed"]
 _HISTORY = re.compile(r"([0-9A-F]{8})\.history")
 _BUDGET_BYTES = 1 << 30
 _BEAT_SECONDS = 1.0
-_GIVE_UP_SECONDS = 60
 _LOOK_SECONDS = 0.02
-
-# $1: the file's name, $2: where the server wants it, relative to its data directory. Counting
-# looks instead of asking the clock: date would be one more process a look.
-_SCRIPT = """\
-#!/bin/sh
-spool={spool}
-looks=0
-last=
-while [ ! -e "$spool/failed" ]; do
-  if [ -e "$spool/ready/$1" ]; then
-    mv -f "$spool/ready/$1" "$2" || exit 255
-    [ ! -e "$spool/asked/$1" ] || rm -f "$spool/asked/$1"
-    exit 0
-  fi
-  [ ! -e "$spool/absent/$1" ] || exit 1
-  [ -e "$spool/asked/$1" ] || : > "$spool/asked/$1" || exit 255
-  beat=
-  read -r beat < "$spool/beat" || exit 255
-  if [ "$beat" = "$last" ]; then looks=$((looks + 1)); else looks=0; fi
-  last=$beat
-  [ "$looks" -lt {looks} ] || exit 255
-  sleep 0.05 || sleep 1
-done
-exit 255
-"""
 
 
 class TablespaceInTheWay(TargetNotUsable):
@@ -73,31 +40,26 @@ class TablespaceInTheWay(TargetNotUsable):
 
 
 class WalFeed:
-    """A spool directory and the threads that fill it. Use it in a ``with`` block around the
-    server's life; leaving it joins them, and from then on the server is told nothing but 255.
+    """A spool and the threads that fill it. Use it in a ``with`` block around the server's life;
+    leaving it joins them, and from then on the server is told nothing but 255.
 
-    ``spool`` must be absent and on the file system of the data directory. ``budget_bytes``: how
-    much may lie ready, at least two segments.
+    ``budget_bytes``: how much may lie ready, at least two segments.
     """
 
     def __init__(
         self,
         chain: WalChain,
-        spool: Path,
+        spool: WalSpool,
         *,
-        user: ServerUser,
         frames: FrameReader,
         progress: Progress,
         budget_bytes: int = _BUDGET_BYTES,
-        give_up_seconds: float = _GIVE_UP_SECONDS,
     ) -> None:
         self._chain = chain
         self._spool = spool
-        self._user = user
         self._frames = frames
         self._progress = progress
         self._budget_segments = max(2, budget_bytes // chain.segment_size)
-        self._give_up_looks = max(2, round(give_up_seconds / 0.05))
         self._next_lsn = chain.first_lsn - chain.first_lsn % chain.segment_size
         self._reported_lsn = self._next_lsn
         self._histories = chain.history_files()
@@ -108,11 +70,6 @@ class WalFeed:
         self._permitted = threading.Event()
         self._failure: BaseException | None = None
         self._threads: list[threading.Thread] = []
-
-    @property
-    def restore_command(self) -> str:
-        """The setting's value. The server expands %f and %p, and takes %% for a percent sign."""
-        return f"/bin/sh {_quoted(self._spool / 'fetch.sh').replace('%', '%%')} %f %p"
 
     @property
     def is_at_gate(self) -> bool:
@@ -132,12 +89,7 @@ class WalFeed:
             raise RestoreFailed(f"feeding log to the server failed: {failure}") from failure
 
     def __enter__(self) -> Self:
-        for folder in (self._spool, *(self._spool / n for n in ("ready", "asked", "absent"))):
-            folder.mkdir(mode=0o700)
-            self._user.own(folder)
-        script = _SCRIPT.format(spool=_quoted(self._spool), looks=self._give_up_looks)
-        self._write("fetch.sh", script.encode())
-        self._write("beat", b"0\n")
+        self._spool.open()
         for target in (self._feed, self._beat):
             thread = threading.Thread(target=target, name=f"sqlbak-wal{target.__name__}")
             self._threads.append(thread)
@@ -153,22 +105,14 @@ class WalFeed:
         self._leaving.request()
         for thread in self._threads:
             thread.join()
-        self._write("failed", b"")
-
-    def _write(self, name: str, content: bytes) -> None:
-        """Make or replace one file of the spool; it is whole as soon as it is there."""
-        draft = self._spool / f"draft.{threading.get_ident()}"
-        draft.write_bytes(content)
-        draft.chmod(0o600)
-        self._user.own(draft)
-        draft.rename(self._spool / name)
+        self._spool.shut()
 
     def _beat(self) -> None:
         beats = 0
         while not self._leaving.wait(_BEAT_SECONDS) and self._failure is None:
             beats += 1
             try:
-                self._write("beat", b"%d\n" % beats)
+                self._spool.beat(beats)
             except OSError as error:
                 self._failure = error
 
@@ -181,16 +125,16 @@ class WalFeed:
                     self._leaving.wait(_LOOK_SECONDS)
         except BaseException as error:  # noqa: BLE001 - raised again by check()
             self._failure = error
-            self._write("failed", b"")
+            self._spool.shut()
 
     def _answer(self) -> bool:
         """Answer what the server asked for; whether there was anything to do."""
         busy = False
-        for name in sorted(os.listdir(self._spool / "asked")):  # noqa: PTH208 - names only
-            if not (self._spool / "ready" / name).exists() and not self._answer_one(name):
+        for name in self._spool.asked():
+            if not self._spool.has(name) and not self._answer_one(name):
                 continue
             busy = True
-            (self._spool / "asked" / name).unlink(missing_ok=True)
+            self._spool.answered(name)
         return busy
 
     def _answer_one(self, name: str) -> bool:
@@ -200,17 +144,20 @@ class WalFeed:
                 self._at_gate.set()
                 return False
             content = self._histories.get(name)
-            self._write(f"absent/{name}" if content is None else f"ready/{name}", content or b"")
+            if content is None:
+                self._spool.put_absent(name)
+            else:
+                self._spool.put_small(name, content)
             return True
         lsn = self._chain.position_of(name)
         if lsn is None:
-            self._write(f"absent/{name}", b"")
+            self._spool.put_absent(name)
             return True
         # Usually the next one; an earlier one after the server began recovery again. What lies
         # ready before it was prepared twice and is not wanted.
         for ready in self._ready():
             if ready < name:
-                (self._spool / "ready" / ready).unlink(missing_ok=True)
+                self._spool.take_back(ready)
         created = self._prepare(name, lsn)
         if created:
             raise TablespaceInTheWay(created[0])
@@ -218,8 +165,7 @@ class WalFeed:
         return True
 
     def _ready(self) -> list[str]:
-        names = os.listdir(self._spool / "ready")  # noqa: PTH208 - names only
-        return [name for name in names if _HISTORY.fullmatch(name) is None]
+        return [name for name in self._spool.ready() if _HISTORY.fullmatch(name) is None]
 
     def _prepare_next(self) -> bool:
         """Put one more segment into the spool if there is room."""
@@ -229,7 +175,7 @@ class WalFeed:
         if len(self._ready()) >= self._budget_segments:
             return False
         name = self._chain.name_of(lsn)
-        if not (self._spool / "ready" / name).exists() and self._prepare(name, lsn):
+        if not self._spool.has(name) and self._prepare(name, lsn):
             # Replay may well stop before it: only refuse once the server really asks for it.
             self._held_back_lsn = lsn
             return False
@@ -238,10 +184,8 @@ class WalFeed:
 
     def _prepare(self, name: str, lsn: int) -> list[str]:
         """Make one segment ready, unless it creates tablespaces: then returns their paths."""
-        draft = self._spool / "segment.draft"
-        draft.unlink(missing_ok=True)
         created: list[str] = []
-        with draft.open("xb", buffering=0) as out:
+        with self._spool.draft() as out:
             position = lsn
             for piece in self._chain.segment(self._frames, lsn):
                 self._leaving.check()
@@ -251,15 +195,8 @@ class WalFeed:
                     piece = piece[out.write(piece) :]
         if created:
             return created
-        draft.chmod(0o600)
-        self._user.own(draft)
-        draft.rename(self._spool / "ready" / name)
+        self._spool.put_draft(name)
         if lsn >= self._reported_lsn:
             self._progress.advance(self._chain.segment_size)
             self._reported_lsn = lsn + self._chain.segment_size
         return []
-
-
-def _quoted(path: Path) -> str:
-    text = str(path)
-    return "'" + text.replace("'", "'\\''") + "'"

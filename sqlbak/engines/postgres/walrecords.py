@@ -1,6 +1,7 @@
-"""Walks the records of raw WAL, from bytes, to find where the last whole one lies, and which
-tablespaces it creates. The layout is that of access/xlog_internal.h and xlogrecord.h; it has been
-the same in all supported versions. Little-endian servers only, like sqlbak's other readers.
+"""Walks the records of raw WAL, from bytes, to find where the last whole one lies, when its
+transactions ended, and which tablespaces it creates. The layout is that of access/xlog_internal.h
+and xlogrecord.h; it has been the same in all supported versions. Little-endian servers only, like
+sqlbak's other readers.
 """
 
 from __future__ import annotations
@@ -9,8 +10,15 @@ import re
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
-__all__ = ["Record", "TablespaceFinder", "last_record"]
+__all__ = [
+    "Record",
+    "TablespaceFinder",
+    "last_record",
+    "newest_transaction_end",
+    "without_page_headers",
+]
 
 _PAGE = 8192
 _SHORT_HEADER = 24
@@ -19,6 +27,11 @@ _RECORD_HEADER = 24
 _CONTINUES = 0x01  # XLP_FIRST_IS_CONTRECORD
 _XLOG_MANAGER = 0  # RM_XLOG_ID
 _SWITCH = 0x40  # XLOG_SWITCH
+_TRANSACTION_MANAGER = 1  # RM_XACT_ID
+_ENDS = frozenset({0x00, 0x20, 0x30, 0x40})  # XLOG_XACT_COMMIT, _ABORT, …_PREPARED
+_ORIGIN, _TOP_LEVEL = b"\xfd", b"\xfc"  # XLR_BLOCK_ID_ORIGIN, _TOPLEVEL_XID
+_SHORT_DATA, _LONG_DATA = b"\xff", b"\xfe"  # XLR_BLOCK_ID_DATA_SHORT, _LONG
+_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 
 _PAGE_START = struct.Struct("<HHIQI")
 _RECORD_START = struct.Struct("<IIQBB")
@@ -109,6 +122,19 @@ class _Walk:
             end = -(-end // self._segment_size) * self._segment_size
         return Record(start, end), is_switch
 
+    def content(self, record: Record, *, limit: int) -> bytes:
+        """The first bytes of a whole record, ``limit`` at most."""
+        (length,) = struct.unpack_from("<I", self._bytes, record.start - self._begin)
+        left, position = min(length, limit), record.start
+        head = b""
+        while left:
+            taken = min(_PAGE - position % _PAGE, left)
+            head += self._bytes[position - self._begin : position - self._begin + taken]
+            left -= taken
+            position += taken
+            position += _header_size(position, self._segment_size) if left else 0
+        return head
+
 
 def last_record(
     read: Callable[[int, int], bytes], *, segment_size: int, begin: int, end: int
@@ -133,6 +159,68 @@ def last_record(
             last = found[0]
         position = found[0].end
     return last
+
+
+def newest_transaction_end(data: bytes, start: int, segment_size: int) -> datetime | None:
+    """The latest time (UTC) in any record that ends a transaction and lies whole in ``data``, the
+    log from ``start`` on; None if there is none. Commits are not logged in the order of their
+    times, so it need not be the last."""
+
+    def read(first: int, last: int) -> bytes:
+        return data[max(first - start, 0) : last - start]
+
+    end = start + len(data)
+    newest: datetime | None = None
+    # What precedes the first page's header cannot be read without it; behind the end of a segment
+    # that was left early, and behind a record that a crash cut off, the next page is looked for.
+    page = start + -start % _PAGE
+    while page + _SHORT_HEADER <= end:
+        if _PAGE_START.unpack_from(data, page - start)[3] != page:
+            page += _PAGE
+            continue
+        walk = _Walk(read, segment_size, page, end)
+        position = walk.first()
+        while position is not None and (found := walk.record(position)) is not None:
+            ended_at = _transaction_end(walk.content(found[0], limit=_LONGEST_BEGINNING))
+            if ended_at is not None and (newest is None or ended_at > newest):
+                newest = ended_at
+            position = found[0].end
+        if position is None:
+            break
+        page = position - position % _PAGE + _PAGE
+    return newest
+
+
+_LONGEST_BEGINNING = 64
+
+
+def _transaction_end(record: bytes) -> datetime | None:
+    """When the transaction ended that this record ends; None for another record. The time is the
+    first field of its data (xl_xact_commit and xl_xact_abort in access/xact.h)."""
+    _, _, _, info, manager = _RECORD_START.unpack_from(record)
+    if manager != _TRANSACTION_MANAGER or info & 0x70 not in _ENDS:
+        return None
+    rest = record[_RECORD_HEADER:]
+    if rest[:1] == _ORIGIN:
+        rest = rest[3:]
+    if rest[:1] == _TOP_LEVEL:
+        rest = rest[5:]
+    if rest[:1] not in (_SHORT_DATA, _LONG_DATA):
+        return None
+    rest = rest[2 if rest[:1] == _SHORT_DATA else 5 :]
+    if len(rest) < 8:
+        return None
+    (micros,) = struct.unpack_from("<q", rest)
+    return _EPOCH + timedelta(microseconds=micros)
+
+
+def without_page_headers(start: int, data: bytes | memoryview, segment_size: int) -> bytes:
+    """``data``, the log from ``start`` on, without the headers of the pages in it."""
+    parts = []
+    for offset in range(-(start % _PAGE), len(data), _PAGE):
+        begin = max(offset + _header_size(start + offset, segment_size), 0)
+        parts.append(data[begin : offset + _PAGE])
+    return b"".join(parts)
 
 
 # xl_info 0 (XLOG_TBLSPC_CREATE), xl_rmid 5 (RM_TBLSPC_ID), padding, checksum, then the data header
@@ -163,10 +251,7 @@ class TablespaceFinder:
         on. Gaps (and rereading) are fine; records across a gap are not seen."""
         parts = [self._tail] if start == self._expected else []
         view = memoryview(data)
-        for offset in range(-(start % _PAGE), len(view), _PAGE):
-            page = start + offset
-            begin = max(offset + _header_size(page, self._segment_size), 0)
-            parts.append(bytes(view[begin : offset + _PAGE]))
+        parts.append(without_page_headers(start, view, self._segment_size))
         stripped = b"".join(parts)
         self._tail, self._expected = stripped[-_OVERLAP:], start + len(view)
         paths: list[str] = []

@@ -5,11 +5,14 @@ Segments are rebuilt from it under the names that PostgreSQL asks for on one lin
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 
 from sqlbak.engines.port import PayloadSource, RestoreStep
-from sqlbak.engines.postgres.frames import FrameReader
+from sqlbak.engines.postgres.frames import FrameReader, Range
 from sqlbak.engines.postgres.timelines import (
     HistoryDamaged,
     TimelineHistory,
@@ -122,12 +125,30 @@ class WalChain:
         self.last_lsn = lsn
 
     def read(self, frames: FrameReader, first: int, last: int) -> Iterator[memoryview]:
-        """The log's bytes ``[first, last)``, which must lie in the chain, in pieces."""
-        for piece in self._pieces:
-            start, end = max(first, piece.first), min(last, piece.last)
-            if start < end:
-                shift = piece.offset - piece.first
-                yield from frames.read(piece.source, WAL_STREAM, start + shift, end + shift)
+        """The log's bytes ``[first, last)``, which must lie in the chain, in pieces. What comes
+        after them is fetched meanwhile, whatever recovery point holds it."""
+        while first < last:
+            piece = next(self._from(first))
+            end = min(last, piece.last)
+            shift = piece.offset - piece.first
+            yield from frames.read(
+                piece.source,
+                WAL_STREAM,
+                first + shift,
+                end + shift,
+                following=partial(self._ranges_from, end),
+            )
+            first = end
+
+    def _from(self, lsn: int) -> Iterator[_Piece]:
+        """The piece that holds ``lsn``, and those behind it."""
+        index = bisect_right(self._pieces, lsn, key=lambda piece: piece.last)
+        yield from islice(self._pieces, index, None)
+
+    def _ranges_from(self, lsn: int) -> Iterator[Range]:
+        for piece in self._from(lsn):
+            shift = piece.offset - piece.first
+            yield Range(piece.source, WAL_STREAM, max(lsn, piece.first) + shift, piece.last + shift)
 
     def segments(self) -> Iterator[tuple[str, int]]:
         """Name and first position of every segment of the chain, in order."""

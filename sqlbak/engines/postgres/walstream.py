@@ -229,8 +229,18 @@ class WalStream:
         self._next_status = now + _STATUS_SECONDS
 
     def _raise_early_end(self) -> None:
-        while self._connection.next_result(lambda: None) is not None:
-            pass
+        deadline = time.monotonic() + 30
+
+        def watch() -> None:
+            if time.monotonic() > deadline:
+                raise BackupFailed("the server does not end the log stream that it ended")
+
+        while (result := self._connection.next_result(watch)) is not None:
+            if result.status == pq.ExecStatus.COPY_IN:
+                # The end of a timeline: the copy is over when we end our side, too; until then
+                # libpq gives this very result again and again.
+                self._connection.end_upload(watch)
+                break
         raise BackupFailed(
             f"the server ended the log stream at {format_lsn(self.position)}, before its end",
             hint="was the server stopped or promoted? its log says more",

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlbak.engines.port import (
+    DEFAULT_LOG_SPACE_BYTES,
     BackupResult,
     DifferentialBase,
     RestoreOutcome,
@@ -162,10 +163,12 @@ def restore(
     histories: dict[str, bytes] | None = None,
     stop: StopSignal = NEVER,
     port: int | None = None,
-    feed_options: dict[str, Any] | None = None,
+    give_up_seconds: float = 60,
+    log_space_bytes: int = DEFAULT_LOG_SPACE_BYTES,
     tablespaces: Mapping[str, Path] | None = None,
     stop_lsn: int | None = None,
     replaces: bool = False,
+    reuses: bool = False,
 ) -> RestoreOutcome:
     """restore_cluster, with what most tests do not care about filled in."""
     major = int(steps[0].facts["server_version_num"]) // 10000
@@ -175,10 +178,18 @@ def restore(
         lineage=lineage or steps[-1].point.lineage,
         histories=histories or {},
         target=RestoreTarget(
-            directory, start, port, program_directory(major), tablespaces or {}, replaces
+            directory,
+            start,
+            port,
+            program_directory(major),
+            tablespaces or {},
+            replaces,
+            reuses,
+            log_space_bytes,
         ),
         progress=NO_PROGRESS,
         stop=stop,
         stop_lsn=stop_lsn,
-        feed_options=feed_options,
+        item_id="orders",
+        give_up_seconds=give_up_seconds,
     )

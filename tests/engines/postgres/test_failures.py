@@ -116,6 +116,19 @@ def test_a_failed_connection_names_its_remedy(
             LogChainBroken,
             "full",
         ),
+        (
+            ServerMessage("55000", "the standby was promoted during online backup"),
+            BackupFailed,
+            "again",
+        ),
+        (
+            ServerMessage(
+                "55000",
+                "WAL generated with full_page_writes=off was replayed since last restartpoint",
+            ),
+            BackupFailed,
+            "full_page_writes = on",
+        ),
         (ServerMessage("XX001", "checksum verification failure"), BackupFailed, "pg_amcheck"),
         (ServerMessage("57P01", "terminating connection"), BackupFailed, "again"),
         (ServerMessage("XX000", "whatever"), BackupFailed, "log"),

@@ -92,6 +92,7 @@ def test_a_full_restores_to_its_own_end_without_any_log(cluster: Cluster, direct
         "wal",
         "pages",
         "pages.index",
+        "archives.index",
     }
     assert json.loads(taken.streams["backup_manifest"])["WAL-Ranges"][0]["Timeline"] == 1
 

@@ -299,6 +299,12 @@ def test_a_server_that_is_set_up_well_has_no_problem() -> None:
     assert list(find_problems(view())) == []
 
 
+def test_a_standby_whose_primary_nobody_can_be_asked_for_is_told_what_that_costs() -> None:
+    (problem,) = find_problems(view(is_in_recovery=True, why_no_primary="no primary_dsn"))
+    assert (problem.code, problem.severity) == ("primary_not_asked", Severity.WARNING)
+    assert "primary_dsn" in problem.remedy
+
+
 def test_an_old_server_is_refused() -> None:
     settings = {**view().settings, "server_version_num": "140015", "server_version": "14.15"}
     (problem,) = find_problems(view(settings=settings))

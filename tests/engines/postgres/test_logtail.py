@@ -40,11 +40,12 @@ def test_how_a_log_was_chunked_does_not_change_its_tail(
 ) -> None:
     tail = tail_of(start, log, some)
     assert tail == tail_of(start, log, others)
+    assert (tail is None) == (log == b"")
     if tail is not None:
         end = start + len(log)
         assert tail.last_lsn == end
         assert max(start, end - 4096) <= tail.first_lsn < end
-        assert tail.first_lsn // SEGMENT == end // SEGMENT
+        assert tail.first_lsn // SEGMENT == (end - 1) // SEGMENT
         assert LogTail.of_facts({"log_tail": tail.as_fact()}, at=end) == tail
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import os
-import tarfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,6 +11,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from sqlbak.engines.postgres.frames import FrameReader
+from sqlbak.engines.postgres.ground import EmptyGround
 from sqlbak.engines.postgres.overlay import DifferentialWriter, Filler, Rules
 from sqlbak.engines.postgres.server import ServerUser
 from sqlbak.engines.postgres.unpack import read_archive
@@ -21,23 +20,11 @@ from sqlbak.progress import NO_PROGRESS
 from sqlbak.stopping import NEVER
 from tests.engines.postgres.incrementals import incremental_file
 from tests.engines.postgres.restores import MemorySource
+from tests.engines.postgres.tars import archive_of
 
 _SIZE = 16
 _ZEROS = bytes(_SIZE)
 _US = ServerUser(os.geteuid(), os.getegid(), "us")
-
-
-def _archive(files: Mapping[str, bytes | None]) -> bytes:
-    """A tar of these files, and directories (None), in this order."""
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-        for name, data in files.items():
-            member = tarfile.TarInfo(name)
-            if data is None:
-                member.type = tarfile.DIRTYPE
-            member.size = len(data or b"")
-            tar.addfile(member, io.BytesIO(data or b""))
-    return out.getvalue()
 
 
 def _overlay(
@@ -52,9 +39,11 @@ def _overlay(
     """What lies in ``directory`` after both."""
     rules = Rules(_SIZE, zeros_beyond_base=is_native)
     source = MemorySource(
-        {"full": _archive(full), "differential": _archive(differential)}, frame_size
+        {"full": archive_of(full), "differential": archive_of(differential)}, frame_size
     )
-    writer = DifferentialWriter(directory, _US, {}, rules=rules, is_tablespace=is_tablespace)
+    writer = DifferentialWriter(
+        directory, EmptyGround(_US), {}, rules=rules, is_tablespace=is_tablespace
+    )
     with FrameReader(NEVER) as frames:
         read_archive(
             source, "differential", writer, frames=frames, progress=NO_PROGRESS, stop=NEVER
@@ -168,13 +157,17 @@ def test_a_file_both_whole_and_partial_is_refused(tmp_path: Path) -> None:
 def test_long_content_that_nobody_wants_is_not_fetched(tmp_path: Path) -> None:
     size = 1 << 20
     read: set[int] = set()
-    archive = _archive({"base/1/dropped": bytes(100 * size), "base/1/2": _blocks(1, 2)})
+    archive = archive_of({"base/1/dropped": bytes(100 * size), "base/1/2": _blocks(1, 2)})
     patch = incremental_file({1: _blocks(9)}, 2, block_size=_SIZE)
     writer = DifferentialWriter(
-        tmp_path, _US, {}, rules=Rules(_SIZE, zeros_beyond_base=False), is_tablespace=False
+        tmp_path,
+        EmptyGround(_US),
+        {},
+        rules=Rules(_SIZE, zeros_beyond_base=False),
+        is_tablespace=False,
     )
     source = MemorySource(
-        {"full": archive, "differential": _archive({"base/1/INCREMENTAL.2": patch})},
+        {"full": archive, "differential": archive_of({"base/1/INCREMENTAL.2": patch})},
         size,
         lambda stream, index: read.add(index) if stream == "full" else None,
     )

@@ -12,7 +12,7 @@ from sqlbak.engines.postgres.replacing import (
     read_system_identifier,
     set_aside,
 )
-from sqlbak.errors import ObjectDamaged, TargetNotUsable
+from sqlbak.errors import ObjectDamaged, RestoreFailed, TargetNotUsable
 from tests.engines.postgres.clusters import (
     Cluster,
     available_majors,
@@ -78,6 +78,15 @@ def test_after_a_failure_the_old_one_is_back_and_the_new_one_kept_for_a_look(
     assert read_system_identifier(directory) == _IDENTIFIER
     others = [path for path in tmp_path.iterdir() if path != directory]
     assert [path.name.partition("-")[0] for path in others] == ["data.failed"] * remains
+
+
+def test_an_error_tells_where_what_was_restored_is_kept(tmp_path: Path) -> None:
+    directory = _cluster_at(tmp_path / "data")
+    with pytest.raises(RestoreFailed) as caught, set_aside(directory):
+        (directory / "server.log").touch()
+        raise RestoreFailed("no", hint="look")
+    (kept,) = tmp_path.glob("data.failed-*")
+    assert caught.value.hint == f"look; what was restored is kept in {kept} for a look"
 
 
 @pytest.fixture

@@ -207,7 +207,7 @@ def test_a_store_that_fails_while_the_server_recovers_never_promotes_it(
     steps = [full, _fresh(log, fail_late)]
     to = recorded.commit_times()[-2][1]
     with pytest.raises(StoreUnreachable, match="the store is gone"):
-        restore(steps, home / "data", to=to, start=True, feed_options={"budget_bytes": 1})
+        restore(steps, home / "data", to=to, start=True, log_space_bytes=1)
     assert _no_server_runs_on(home / "data")
     assert _histories(home / "data") == []
     assert (home / "data" / "recovery.signal").exists()
@@ -229,7 +229,7 @@ def test_two_segments_of_spool_are_enough(recorded: Recorder, home: Path) -> Non
         home / "data",
         to=to,
         start=True,
-        feed_options={"budget_bytes": 1},
+        log_space_bytes=1,
     )
     _stop(home / "data", recorded.cluster.programs)
     assert outcome.last_commit_at == to
@@ -299,7 +299,8 @@ def test_killing_us_while_the_server_recovers_leaves_no_promoted_server(
                 steps,
                 home / "data",
                 start=True,
-                feed_options={"give_up_seconds": 3, "budget_bytes": 1},
+                give_up_seconds=3,
+                log_space_bytes=1,
             )
         finally:
             os._exit(1)

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from sqlbak.engines.port import ShippedPiece
 from sqlbak.engines.postgres.engine import PostgresEngine
-from sqlbak.engines.postgres.shipping import PIECE_BYTES, flushed_end
+from sqlbak.engines.postgres.shipping import PIECE_BYTES
+from sqlbak.engines.postgres.shippingclock import flushed_end
 from sqlbak.errors import EngineError, Interrupted, LogChainBroken
 from sqlbak.model import LogPosition
 from sqlbak.progress import NO_PROGRESS

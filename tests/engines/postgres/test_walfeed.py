@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +19,7 @@ from sqlbak.engines.postgres.frames import FrameReader
 from sqlbak.engines.postgres.server import ServerUser
 from sqlbak.engines.postgres.walfeed import WalFeed
 from sqlbak.engines.postgres.walsource import WalChain
+from sqlbak.engines.postgres.walspool import WalSpool
 from sqlbak.errors import RestoreFailed, StoreUnreachable
 from sqlbak.model import Point, PointType
 from sqlbak.progress import NO_PROGRESS
@@ -42,24 +45,38 @@ def _bytes(seed: int, length: int) -> bytes:
 
 
 @contextmanager
-def _feeding(chain: WalChain, spool: Path, **options: float) -> Iterator[WalFeed]:
-    with FrameReader(NEVER) as frames:
-        feed = WalFeed(
+def _feeding(
+    chain: WalChain, directory: Path, *, give_up_seconds: float = 60, **options: int
+) -> Iterator[WalFeed]:
+    with (
+        FrameReader(NEVER) as frames,
+        WalFeed(
             chain,
-            spool,
-            user=ServerUser(os.geteuid(), os.getegid(), "us"),
+            _spool(directory, give_up_seconds),
             frames=frames,
             progress=NO_PROGRESS,
-            **options,  # type: ignore[arg-type]
-        )
-        with feed:
-            yield feed
+            **options,
+        ) as feed,
+    ):
+        yield feed
 
 
-def _ask(feed: WalFeed, name: str, target: Path, timeout: float = 20) -> int:
-    """What the server does: expand %f and %p and let the shell run it."""
-    command = feed.restore_command.replace("%f", name).replace("%p", str(target))
-    return subprocess.run(["sh", "-c", command], timeout=timeout, check=False).returncode
+def _spool(directory: Path, give_up_seconds: float = 60) -> WalSpool:
+    user = ServerUser(os.geteuid(), os.getegid(), "us")
+    return WalSpool(directory, user, "nobody feeds", give_up_seconds)
+
+
+def _ask(spool: Path, name: str, target: Path, timeout: float = 20) -> int:
+    """What the server does: expand %f and %p and let the shell run it. One that dies leaves its
+    question to nobody."""
+    command = _spool(spool).restore_command().replace("%f", name).replace("%p", str(target))
+    process = subprocess.Popen(["sh", "-c", command], start_new_session=True)
+    try:
+        return process.wait(timeout)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        raise
 
 
 def _full(length: int) -> RestoreStep:
@@ -69,9 +86,9 @@ def _full(length: int) -> RestoreStep:
 def test_segments_come_whole_and_in_any_order(tmp_path: Path) -> None:
     chain = _chain(_full(5 * _MEGABYTE + 1000))
     wanted = tmp_path / "wanted"
-    with _feeding(chain, tmp_path / "spool", budget_bytes=1) as feed:
+    with _feeding(chain, tmp_path / "spool", budget_bytes=1):
         for number in (1, 2, 3, 2, 3, 4, 1, 6):
-            assert _ask(feed, f"0000000100000000{number:08X}", wanted) == 0
+            assert _ask(tmp_path / "spool", f"0000000100000000{number:08X}", wanted) == 0
             length = _MEGABYTE if number < 6 else 1000
             expected = _bytes(7, length).ljust(_MEGABYTE, b"\0")
             assert wanted.read_bytes() == expected
@@ -79,15 +96,15 @@ def test_segments_come_whole_and_in_any_order(tmp_path: Path) -> None:
 
 def test_only_proven_absence_exits_one(tmp_path: Path) -> None:
     chain = _chain(_full(2 * _MEGABYTE))
-    with _feeding(chain, tmp_path / "spool") as feed:
+    with _feeding(chain, tmp_path / "spool"):
         for name in (
             "000000010000000000000003",
             "000000020000000000000001",
             "0000000100000001000000FF",
         ):
-            assert _ask(feed, name, tmp_path / "x") == 1
-        assert _ask(feed, "00000001.history", tmp_path / "x") == 1
-    assert _ask(feed, "000000010000000000000003", tmp_path / "x") == 255
+            assert _ask(tmp_path / "spool", name, tmp_path / "x") == 1
+        assert _ask(tmp_path / "spool", "00000001.history", tmp_path / "x") == 1
+    assert _ask(tmp_path / "spool", "000000010000000000000003", tmp_path / "x") == 255
 
 
 def test_a_failing_store_answers_255_and_is_named(tmp_path: Path) -> None:
@@ -99,37 +116,37 @@ def test_a_failing_store_answers_255_and_is_named(tmp_path: Path) -> None:
     assert isinstance(step.source, MemorySource)
     step.source.before_read = fail
     with _feeding(_chain(step), tmp_path / "spool") as feed:
-        assert _ask(feed, "000000010000000000000001", tmp_path / "x") == 255
+        assert _ask(tmp_path / "spool", "000000010000000000000001", tmp_path / "x") == 255
         with pytest.raises(StoreUnreachable, match="the store is gone"):
             feed.check()
 
 
 def test_a_feeder_that_is_gone_answers_255(tmp_path: Path) -> None:
     chain = _chain(_full(2 * _MEGABYTE))
-    with _feeding(chain, tmp_path / "spool", give_up_seconds=0.3) as feed:
+    with _feeding(chain, tmp_path / "spool", give_up_seconds=0.3):
         pass
-    (tmp_path / "spool" / "failed").unlink()  # as if we had been killed
-    assert _ask(feed, "00000001.history", tmp_path / "x") == 255
+    (tmp_path / "spool" / "shut").unlink()  # as if we had been killed
+    assert _ask(tmp_path / "spool", "00000001.history", tmp_path / "x") == 255
 
 
 def test_the_gate_stays_shut_until_promotion_is_permitted(tmp_path: Path) -> None:
     chain = _chain(_full(_MEGABYTE), t2=b"1\t0/100000\tx\n")
     with _feeding(chain, tmp_path / "spool") as feed:
         with pytest.raises(subprocess.TimeoutExpired):
-            _ask(feed, "00000002.history", tmp_path / "x", timeout=1)
+            _ask(tmp_path / "spool", "00000002.history", tmp_path / "x", timeout=1)
         assert feed.is_at_gate
         feed.permit_promotion()
-        assert _ask(feed, "00000002.history", tmp_path / "x") == 0
+        assert _ask(tmp_path / "spool", "00000002.history", tmp_path / "x") == 0
         assert (tmp_path / "x").read_bytes() == b"1\t0/100000\tx\n"
-        assert _ask(feed, "00000003.history", tmp_path / "x") == 1
+        assert _ask(tmp_path / "spool", "00000003.history", tmp_path / "x") == 1
 
 
 def test_the_spool_never_grows_beyond_its_budget(tmp_path: Path) -> None:
     chain = _chain(_full(9 * _MEGABYTE))
     ready = tmp_path / "spool" / "ready"
-    with _feeding(chain, tmp_path / "spool", budget_bytes=3 * _MEGABYTE) as feed:
+    with _feeding(chain, tmp_path / "spool", budget_bytes=3 * _MEGABYTE):
         for number in range(1, 10):
-            assert _ask(feed, f"0000000100000000{number:08X}", tmp_path / "x") == 0
+            assert _ask(tmp_path / "spool", f"0000000100000000{number:08X}", tmp_path / "x") == 0
             time.sleep(0.05)
             assert len(list(ready.iterdir())) <= 3
 
@@ -176,3 +193,37 @@ def test_logs_that_overlap_join(tmp_path: Path) -> None:
             b"".join(chain.read(frames, _MEGABYTE + 899_990, _MEGABYTE + 1_000_010))
             == (whole[899_990:1_000_010])
         )
+
+
+def test_whatever_becomes_of_the_script_is_no_absence(tmp_path: Path) -> None:
+    """A shell that finds no script ends with 2 or 127, one that is killed with more than 128."""
+    chain = _chain(_full(2 * _MEGABYTE))
+    spool = tmp_path / "spool"
+    with _feeding(chain, spool):
+        assert _ask(spool, "000000010000000000000003", tmp_path / "x") == 1
+        for content in ("exit 1\n", "exit 2\n", "kill -9 $$\n", "if\n"):
+            (spool / "fetch.sh").write_text(content)
+            assert _ask(spool, "000000010000000000000003", tmp_path / "x") == 255
+        (spool / "fetch.sh").unlink()
+        assert _ask(spool, "000000010000000000000003", tmp_path / "x") == 255
+    assert _ask(tmp_path / "nowhere", "000000010000000000000003", tmp_path / "x") == 255
+
+
+def test_log_of_the_next_recovery_points_is_fetched_while_the_first_is_read(
+    tmp_path: Path,
+) -> None:
+    reached = threading.Event()
+    data = _bytes(3, 4 * 4096)
+
+    def hold(stream: str, index: int) -> None:
+        assert reached.wait(20), "the log behind was never asked for"
+
+    base = _step(PointType.FULL, "1", 0, data[:4096])
+    logs = [_step(PointType.LOG, "1", at, data[at : at + 4096]) for at in (4096, 8192, 12288)]
+    assert isinstance(base.source, MemorySource)
+    assert isinstance(logs[-1].source, MemorySource)
+    base.source.before_read = hold
+    logs[-1].source.before_read = lambda stream, index: reached.set()
+    chain = _chain(base, *logs)
+    with FrameReader(NEVER) as frames:
+        assert b"".join(chain.read(frames, 0, 4096)) == data[:4096]
