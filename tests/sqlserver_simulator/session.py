@@ -54,6 +54,7 @@ class Session:
         self.is_killed = False
         self.on_kill: Callable[[], None] | None = None
         self.request: Request | None = None
+        self.batch = ""
         self.started = instance.clock.local()
         self.functions = ScalarFunctions(self)
         self.catalog = Catalog(self)
@@ -187,6 +188,7 @@ class Session:
     def run(self, sql: str, variables: dict[str, tuple[SqlType, Any]] | None = None) -> Events:
         """Run a batch; every event of its reply, in order."""
         self.instance.statements.append(sql)
+        self.batch = sql
         self.variables = dict(variables or {})
         try:
             yield from self._batch(sql)
