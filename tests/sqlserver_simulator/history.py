@@ -24,8 +24,8 @@ def columns_of(text: str) -> list[Column]:
     kinds: dict[str, SqlType] = {
         "int": t.INT, "tinyint": t.TINYINT, "smallint": t.SMALLINT, "bigint": t.BIGINT,
         "bit": t.BIT, "guid": t.GUID, "datetime": t.DATETIME, "lsn": t.LSN, "n20": NUMERIC20,
-        "n10": NUMERIC10, "char1": t.char(1), "nchar1": t.nchar(1), "bin20": t.varbinary(20), "bin64": t.varbinary(64),
-        "real": t.REAL,
+        "n10": NUMERIC10, "char1": t.char(1), "nchar1": t.nchar(1), "bin20": t.varbinary(20),
+        "bin64": t.varbinary(64), "real": t.REAL,
     }  # fmt: skip
     found = []
     for line in text.strip().splitlines():
