@@ -36,6 +36,7 @@ ANSWERS: list[dict[str, bool]] = [
     {"plain_recovery_forks": False},
     {"empty_log_restores": False, "warning_4322_comes_last": True},
     {"first_log_after_differential_begins_chain": False, "done_per_message": False},
+    {"status_of_restoring_is_null": True},
 ]
 NAMES = ["Sales", "a]b", "O'Brien", "sales", " lead"]
 EVENTS = {
