@@ -9,16 +9,17 @@ stands behind the first one is the database's name.
 
 from __future__ import annotations
 
+import math
 import re
 import threading
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Collection
 from datetime import UTC, datetime, tzinfo
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from sqlbak.discovery import Discovery, NamesInUse
-from sqlbak.engines.port import Engine, Inspection, PayloadSource
+from sqlbak.engines.port import Engine, Inspection
 from sqlbak.engines.registry import (
     InstanceView,
     SqlServerLogin,
@@ -37,7 +38,7 @@ from sqlbak.errors import (
     UsageError,
     VaultMissing,
 )
-from sqlbak.model import Catalog, EngineName, Item, Point, ShippedLog
+from sqlbak.model import EngineName, Item, Point
 from sqlbak.policy.schema import (
     DEFAULT_POLICY_NAME,
     Configuration,
@@ -48,13 +49,13 @@ from sqlbak.policy.schema import (
 )
 from sqlbak.policy.unsupported import unsupported_for
 from sqlbak.stopping import NEVER, StopSignal
+from sqlbak.stored_item import StoredItem, newest_name
 from sqlbak.vault.holder import holder_name, is_known_dead
 from sqlbak.vault.layout import VAULT_KEY
 from sqlbak.vault.lease import Leases
 from sqlbak.vault.opening import S3Options, open_store
 from sqlbak.vault.retry import RetryPolicy
 from sqlbak.vault.store import ObjectStore
-from sqlbak.vault.tail import read_piece
 from sqlbak.vault.throttle import BandwidthCap, ThrottledStore
 from sqlbak.vault.vault import Vault, create_vault, open_vault
 
@@ -64,48 +65,12 @@ if TYPE_CHECKING:
 __all__ = ["Fleet", "StoredItem", "instance_of"]
 
 
+_LISTED_SECONDS = 3.0
+
+
 def instance_of(name: str) -> str:
     """The instance of an item name."""
     return name.partition("/")[0]
-
-
-@dataclass(frozen=True, slots=True)
-class StoredItem:
-    """One item as it lies in a vault."""
-
-    vault: Vault
-    item: Item
-
-    def catalog(self) -> Catalog:
-        """Its recovery points and forks, by listing."""
-        return self.vault.catalog(self.item)
-
-    def histories(self) -> Mapping[str, bytes]:
-        """The engine's own records of its lineages."""
-        return self.vault.histories(self.item.id)
-
-    def points(self) -> tuple[Point, ...]:
-        """Its recovery points, by listing."""
-        return tuple(self.vault.points(self.item.id))
-
-    def open_tail(
-        self, step: Point, pieces: Sequence[ShippedLog]
-    ) -> list[tuple[Point, Mapping[str, Any], PayloadSource]]:
-        """What a plan's last step of shipped log consists of (vault/vault.py)."""
-        return [*self.vault.tail_steps(self.item.id, step, pieces)]
-
-    def check_shipped(self, piece: ShippedLog) -> None:
-        """Read one piece of shipped log and prove it. ObjectDamaged. One that is gone was sealed
-        by a log backup meanwhile, which is proven when it is read."""
-        try:
-            read_piece(self.vault.store, self.item.id, piece)
-        except ObjectNotFound:
-            return
-
-    def open_point(self, point: Point) -> tuple[Mapping[str, Any], PayloadSource]:
-        """The engine's facts of one recovery point, and its payload."""
-        manifest = self.vault.manifest(self.item.id, point.id)
-        return manifest.facts or {}, self.vault.point_source(self.item.id, manifest)
 
 
 class Fleet:
@@ -131,6 +96,7 @@ class Fleet:
         self._vaults: dict[str, Vault] = {}
         self._leases: dict[str, Leases] = {}
         self._discovery = Discovery(self._look)
+        self._listed: dict[str, tuple[float, list[str]]] = {}
         self._lock = threading.Lock()
         self._users = 0
         self._is_retired = False
@@ -341,11 +307,23 @@ class Fleet:
                     database,
                     found.identity,
                     configured_names=self.configured_names(),
+                    known_ids=self._item_ids(vault),
                 )
                 return () if item is None else tuple(vault.points(item.id))
         stored = self._stored_in(vault, name)
         catalogs = [each.points() for each in stored]
         return max(catalogs, key=lambda points: max((p.id for p in points), default=""), default=())
+
+    def _item_ids(self, vault: Vault) -> list[str]:
+        """The ids of a vault's items, listed at most a few seconds ago: one listing serves the
+        hundreds of databases of a tick."""
+        with self._lock:
+            listed_at, ids = self._listed.get(vault.id, (-math.inf, []))
+        if time.monotonic() - listed_at > _LISTED_SECONDS:
+            listed_at, ids = time.monotonic(), vault.item_ids()
+            with self._lock:
+                self._listed[vault.id] = (listed_at, ids)
+        return ids
 
     def configured_names(self, name: str | None = None) -> Collection[str]:
         """The names of all configured instances and of the databases that SQL Server instances
@@ -380,7 +358,7 @@ class Fleet:
         wanted = [
             each for each in found if name in (each.item.name, each.item.id, each.item.instance)
         ]
-        wanted = wanted or [each for each in found if _newest_name(each, name) == name]
+        wanted = wanted or [each for each in found if newest_name(each, name) == name]
         if not wanted and instance_of(name) not in self._configuration.instances:
             known = {each.item.name for each in found} | set(self._configuration.instances)
             raise UnknownName("item", name, sorted(known))
@@ -485,19 +463,6 @@ def _login(settings: SqlServerInstance) -> SqlServerLogin:
         wire=settings.wire,
         ca_file=settings.ca_file,
     )
-
-
-def _newest_name(stored: StoredItem, wanted: str) -> str | None:
-    """The name in the item's newest recovery point, where it is of the instance that is meant: a
-    database that was renamed is recorded under its first name."""
-    if "/" not in wanted or stored.item.instance != instance_of(wanted):
-        return None
-    newest = max(
-        stored.points(), key=lambda point: (point.finished_at, point.last_lsn), default=None
-    )
-    if newest is None:
-        return None
-    return stored.vault.manifest(stored.item.id, newest.id).item.name
 
 
 def _made(store: ObjectStore, settings: VaultSettings) -> Vault:

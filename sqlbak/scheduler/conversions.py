@@ -11,9 +11,8 @@ from dataclasses import dataclass
 
 from sqlbak.engines.port import DiscoveredItem
 from sqlbak.errors import BaseUnusable
-from sqlbak.jobs.backup import why_no_log
 from sqlbak.jobs.differential_base import ahead_of, newest_base
-from sqlbak.jobs.log_chain import is_set_back, next_log_start
+from sqlbak.jobs.log_chain import is_set_back, next_log_start, why_no_log
 from sqlbak.model import EngineName, LogPosition, Point, PointType
 
 __all__ = ["Foreseen", "ServerView", "foreseen"]

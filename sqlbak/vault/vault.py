@@ -75,6 +75,10 @@ class Vault:
         """Every item that ever had a backup, under the name that it was first seen with."""
         return [record.item for record in self._known(item_ids(self.store))]
 
+    def item_ids(self) -> list[str]:
+        """The ids of all items, by listing."""
+        return item_ids(self.store)
+
     def item(self, item_id: str) -> Item:
         """One item. ObjectNotFound when the vault has none with that id."""
         return self._record(item_id).item
@@ -87,12 +91,15 @@ class Vault:
         identity: str,
         *,
         configured_names: Collection[str],
+        known_ids: Sequence[str] | None = None,
     ) -> Item | None:
         """The item that is now called ``instance`` or ``instance/database``, with that name, by
         the rule of vault/items.py; None when the vault has none. ``configured_names``: all items
-        that are configured now, as ``Item.name`` writes them."""
+        that are configured now, as ``Item.name`` writes them. ``known_ids``: ``item_ids()`` of a
+        moment ago, for who asks for many items at once."""
         wanted = Item("", engine, instance, database, identity)
-        ids = [one for one in item_ids(self.store) if has_identity(one, engine, identity)]
+        listed = self.item_ids() if known_ids is None else known_ids
+        ids = [one for one in listed if has_identity(one, engine, identity)]
         records = [
             record
             for record in self._known(ids)

@@ -39,7 +39,7 @@ class Site:
     zone: str = "UTC"
     commits: dict[str, list[tuple[datetime, str]]] = field(default_factory=dict)
 
-    def write_policy(self, **settings: str) -> Path:
+    def write_policy(self, user: str = "sa") -> Path:
         path = self.folder / "policies.yaml"
         path.write_text(
             f"""
@@ -57,7 +57,7 @@ instances:
     engine: sqlserver
     host: {self.host}
     port: {self.port}
-    user: sa
+    user: {user}
     password: env:ERP_PASSWORD
     tls: clear
     delivery: {{disk: {{server_path: {SERVER_FOLDER}, local_path: "{self.delivery}"}}}}

@@ -207,3 +207,23 @@ def test_over_a_lost_connection_the_replaced_original_goes_on_too(site: Site) ->
     assert site.state("Sales") == "RESTORING"
     site.restore("Sales", target, "Sales", resumes=True)
     assert site.rows("Sales") == site.rows_at("Sales", target)
+
+
+def test_when_only_the_answer_to_recovering_is_lost_the_database_is_said_to_be_open(
+    sales: Site, copy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sqlbak.engines.sqlserver import restoring
+    from sqlbak.engines.sqlserver.connection import ConnectionLost, Session
+
+    run = Session.run
+
+    def lost(self, statement: str, **options):
+        found = run(self, statement, **options)
+        if statement.endswith("WITH RECOVERY"):
+            raise ConnectionLost("the connection was lost while recovering the database")
+        return found
+
+    monkeypatch.setattr(restoring.Session, "run", lost)
+    with pytest.raises(RestoreFailed, match="is ONLINE: all was applied"):
+        sales.restore("Sales", target_of(sales), copy)
+    assert sales.rows(copy) == sales.rows_at("Sales", target_of(sales))

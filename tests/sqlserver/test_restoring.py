@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 
 import pymssql
 import pytest
 
 from sqlbak.engines.port import TailChoice
-from sqlbak.errors import InstantUnreachable, TargetNotUsable
+from sqlbak.engines.sqlserver.connection import Session
+from sqlbak.engines.sqlserver.target import read_server
+from sqlbak.errors import InstantUnreachable, SqlbakError, TargetNotUsable
 from tests.sqlserver.site import Site, said
 
 SECOND = timedelta(seconds=1)
@@ -183,23 +187,16 @@ def test_every_legal_name_is_backed_up_and_restored(site: Site, name: str) -> No
 
 
 def test_the_owner_and_users_without_a_login_come_with_their_statements(site: Site) -> None:
-    site.write_history("Sales")
-    database = site.simulator.database("Sales")
+    site.simulator.create_database("Sales")
     site.simulator.create_login("O'Brien", "Secret!1")
     site.simulator.execute("CREATE USER [O'Brien] FOR LOGIN [O'Brien]", database="Sales")
+    site.simulator.execute("ALTER AUTHORIZATION ON DATABASE::Sales TO [O'Brien]")
+    point = site.backup("Sales", "full")
     del site.simulator.instance.logins["o'brien"]
-    database.owner = "boss"
-    site.backup("Sales", "log")
-    restored = site.restore(
-        "Sales",
-        site.commits["Sales"][5][0],
-        "Sales",
-        replaces=True,
-        tail=TailChoice.DISCARD,
-    )
+    restored = site.restore("Sales", point.id)
     told = " ".join(restored.outcome.next_steps)
     assert "ALTER USER [O'Brien] WITH LOGIN = [O'Brien]" in told
-    assert "sqlbak backup" in told
+    assert "ALTER AUTHORIZATION ON DATABASE::[Copy] TO [O'Brien]" in told
 
 
 def test_what_the_program_prints_is_the_plan_and_what_was_reached(
@@ -260,3 +257,71 @@ def test_an_older_server_is_refused_before_anything_is_fetched(
     with pytest.raises(TargetNotUsable, match="older"):
         site.restore("Sales", site.commits["Sales"][3][0])
     assert older.leftovers() == []
+
+
+def test_the_documented_grants_are_enough_and_a_missing_one_is_named(site: Site) -> None:
+    site.write_history("Sales")
+    target = site.commits["Sales"][5][0]
+    login = site.simulator.create_login("restorer", site.password)
+    site.write_policy(user="restorer")
+    with pytest.raises(SqlbakError) as refused:
+        site.restore("Sales", target)
+    assert "CREATE ANY DATABASE" in refused.value.hint or "dbcreator" in refused.value.hint
+    login.permissions |= {"CREATE ANY DATABASE", "VIEW SERVER STATE", "VIEW ANY DATABASE"}
+    site.restore("Sales", target)
+    assert site.rows("Copy") == site.rows_at("Sales", target)
+    replaced = {"replaces": True, "tail": TailChoice.DISCARD}
+    with pytest.raises(SqlbakError) as refused:
+        site.restore("Sales", target, "Sales", **replaced)
+    assert "dbcreator" in refused.value.hint
+    assert site.state("Sales") == "ONLINE"
+    login.roles.add("dbcreator")
+    site.restore("Sales", target, "Sales", **replaced)
+    assert site.rows("Sales") == site.rows_at("Sales", target)
+
+
+def test_a_downloaded_copy_of_the_vault_is_enough(site: Site, tmp_path: Path) -> None:
+    site.write_history("Sales")
+    target = site.commits["Sales"][5][0]
+    (item,) = (site.folder / "vault" / "items").iterdir()
+    shutil.copytree(item, tmp_path / "copy")
+    shutil.rmtree(site.folder / "vault")
+    code = site.program(
+        "restore", "erp/Sales", "--to", target.isoformat(), "--as", "Copy",
+        "--from", str(tmp_path / "copy"),
+    )  # fmt: skip
+    assert code == 0
+    assert site.rows("Copy") == site.rows_at("Sales", target)
+
+
+def test_a_file_that_came_in_a_log_gets_a_place_of_its_own(site: Site) -> None:
+    site.simulator.create_database("Sales")
+    site.backup("Sales", "full")
+    site.advance(minutes=1)
+    site.simulator.execute(
+        "ALTER DATABASE Sales ADD FILE (NAME = N'more', FILENAME = N'/var/opt/mssql/data/m.ndf')"
+    )
+    at = site.insert("Sales", "one")
+    site.advance(minutes=1)
+    site.backup("Sales", "log")
+    restored = site.restore("Sales", at)
+    assert restored.outcome.files["more"] != "/var/opt/mssql/data/m.ndf"
+    assert site.rows("Copy") == ["one"]
+
+
+def test_an_encrypted_database_needs_its_certificate_where_the_login_can_tell(
+    make_site: Callable[..., Site],
+) -> None:
+    site = make_site()
+    site.write_history("Sales")
+    with site.fleet() as fleet:
+        session = Session.open(fleet.restore_server("erp").address)
+        with session:
+            assert read_server(session).certificates is not None
+    login = site.simulator.create_login("restorer", site.password, roles=["dbcreator"])
+    login.permissions |= {"VIEW SERVER STATE", "VIEW ANY DATABASE"}
+    site.write_policy(user="restorer")
+    with site.fleet() as fleet:
+        session = Session.open(fleet.restore_server("erp").address)
+        with session:
+            assert read_server(session).certificates is None

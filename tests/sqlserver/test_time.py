@@ -152,7 +152,7 @@ def test_an_instant_that_only_the_log_could_deny_is_never_opened_when_it_does(
 
 
 def test_two_weeks_under_a_policy_over_a_change_of_the_clocks(make_site) -> None:
-    """A full a week, a differential a day, a log every eight hours; any second of the two weeks."""
+    """A full a week, a differential and a log a day; any second of the two weeks."""
     site = make_site("Europe/Berlin")
     start = FOLD - timedelta(days=7, hours=1)
     site.simulator.clock.set(start)
@@ -161,12 +161,12 @@ def test_two_weeks_under_a_policy_over_a_change_of_the_clocks(make_site) -> None
     for day in range(14):
         site.simulator.clock.set(start + timedelta(days=day))
         site.backup("Sales", "full" if day % 7 == 0 else "differential")
-        for hour in (8, 16):
-            site.simulator.clock.set(start + timedelta(days=day, hours=hour))
+        for _ in range(4):
             number += 1
+            site.advance(hours=3, milliseconds=number)
             site.insert("Sales", f"row {number}")
-            site.advance(minutes=30, milliseconds=number)
-            site.backup("Sales", "log")
-    instants = [FOLD + timedelta(hours=h, seconds=h) for h in (-160, -25, -2, -1, 0, 1, 2, 50, 140)]
+        site.advance(minutes=30)
+        site.backup("Sales", "log")
+    instants = [FOLD + timedelta(hours=h, seconds=h) for h in (-160, -25, -2, 0, 1, 2, 140)]
     found = restored_or_refused(site, instants)
-    assert sum(found.values()) >= 6
+    assert sum(found.values()) >= 4

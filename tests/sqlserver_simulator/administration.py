@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING
 
 from . import permissions
 from . import syntax as s
-from .database import Database, DatabaseFile, User
+from .database import Database, DatabaseFile
 from .errors import Message, SqlError, not_modelled
 from .events import Done, Events, Info, Pause
 
@@ -31,10 +32,8 @@ def create_database(session: Session, statement: s.CreateDatabase) -> Events:
     else:
         created = instance.create_database(statement.name, collation=statement.collation)
         created.owner = session.login.name
-        created.users = {
-            key: User(user.name, user.login, user.sid, set(user.roles), set(user.permissions))
-            for key, user in instance.databases["model"].users.items()
-        }
+        with created.changed_users() as users:
+            users.update(copy.deepcopy(instance.databases["model"].users))
     yield Done(203)
 
 

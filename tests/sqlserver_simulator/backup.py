@@ -228,6 +228,17 @@ def _messages(
             f"'{file.logical_name}' on file {position}."
         )
         yield Info(Message(4035, text, 10), own)
+    if database.is_damaged and not wish.is_log:
+        yield Info(
+            Message(
+                3042,
+                "BACKUP WITH CONTINUE_AFTER_ERROR successfully generated a backup of the damaged "
+                "database. Refer to the SQL Server error log for information about the errors that "
+                "were encountered.",
+                10,
+            ),
+            own,
+        )
     what = wish.command + (" WITH DIFFERENTIAL" if wish.is_differential else "")
     yield Info(success(what, shape.pages, started, wish.instance.clock.utc()))
 

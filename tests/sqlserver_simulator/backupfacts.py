@@ -69,7 +69,7 @@ def facts_of(
         is_single_user=database.user_access == "SINGLE_USER",
         user_access=database.user_access,
         has_backup_checksums=bool(wish.options.get("CHECKSUM")),
-        is_damaged=database.is_damaged or database.state == "SUSPECT",
+        is_damaged=database.is_damaged and not wish.is_log,
         begins_log_chain=wish.is_log and database.chain_begins,
         has_incomplete_metadata=wish.is_log and database.state == "SUSPECT",
         is_force_offline=wish.is_tail,

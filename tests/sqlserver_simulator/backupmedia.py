@@ -48,71 +48,76 @@ class BackupMedia:
             )
 
     def open(self, begun: datetime) -> None:
-        """The media set that the devices make: a new one, or the one that is there already
-        ([D] BACKUP, Media set options)."""
-        for place in self.wish.places:
+        """Open every device: on the media set that is there already, or on a new one ([D] BACKUP,
+        Media set options)."""
+        wish = self.wish
+        for place in wish.places:
             check_name(place, backing_up=True)
-        existing = (
-            []
-            if "FORMAT" in self.wish.options
-            else [read_existing(self.wish.instance, place) for place in self.wish.places]
-        )
-        found = [
-            self._existing(data, place)
-            for data, place in zip(existing, self.wish.places, strict=False)
-        ]
-        present = [each for each in found if each is not None]
-        compressed = self.wish.options.get("COMPRESSION") is not None
-        encrypted = "ENCRYPTION" in self.wish.options
+        present = [] if "FORMAT" in wish.options else self._present()
         if present:
             self._check_same_media(present)
-            old = [each.family for each in present]
-            compressed = old[0].is_compressed
-            if compressed and "COMPRESSION" not in self.wish.options:
-                self.wish.options["COMPRESSION"] = {}
-            elif not compressed and self.wish.options.pop("COMPRESSION", None) is not None:
-                raise SqlError(
-                    3098,
-                    "The backup cannot be performed because 'COMPRESSION' was requested after "
-                    "the media was formatted with an incompatible structure. To append to this "
-                    "media set, either omit 'COMPRESSION' or specify 'NO_COMPRESSION'. "
-                    "Alternatively, you can create a new media set by using WITH FORMAT in your "
-                    "BACKUP statement.",
-                )
-            if encrypted:
-                raise SqlError(3095, "The backup cannot be performed because 'ENCRYPTION' was "
-                               "requested after the media was formatted with an incompatible "
-                               "structure.")  # fmt: skip
-            position = 1 if "INIT" in self.wish.options else len(present[0].sets) + 1
-            families = old
+            self._check_same_structure(present[0].family)
+            self.families = [each.family for each in present]
+            self.position = 1 if "INIT" in wish.options else len(present[0].sets) + 1
         else:
-            media_set = uuid.uuid4()
-            families = [
-                Family(
-                    media_set, number, len(self.wish.places), uuid.uuid4(),
-                    begun.replace(microsecond=0), compressed, encrypted,
-                    self.wish.options.get("MEDIANAME"), self.wish.options.get("MEDIADESCRIPTION"),
-                    int(self.wish.options.get("BLOCKSIZE") or 4096),
-                )
-                for number in range(1, len(self.wish.places) + 1)
-            ]  # fmt: skip
-            position = 1
-        append = bool(present) and "INIT" not in self.wish.options
-        for place, family in zip(self.wish.places, families, strict=True):
-            try:
-                writer = open_for_backup(
-                    self.wish.instance, place, append=append, options=self.wish.options
-                )
-            except SqlError:
-                for opened in self.writers:
-                    opened.abort(leave=False)
-                raise
-            self.writers.append(writer)
-            if not append:
-                writer.write(media.family_block(family))
+            self.families = self._new_families(begun)
+        append = bool(present) and "INIT" not in wish.options
+        try:
+            for place, family in zip(wish.places, self.families, strict=True):
+                writer = open_for_backup(wish.instance, place, append=append, options=wish.options)
+                self.writers.append(writer)
+                if not append:
+                    writer.write(media.family_block(family))
+        except SqlError:
+            for opened in self.writers:
+                opened.abort(leave=False)
+            self.writers = []
+            raise
         for writer in self.writers:
-            writer.write(media.start_block(position))
-        self.families, self.position = families, position
+            writer.write(media.start_block(self.position))
+
+    def _present(self) -> list[media.ReadFamily]:
+        found = []
+        for place in self.wish.places:
+            data = read_existing(self.wish.instance, place)
+            family = self._existing(data, place)
+            if family is not None:
+                found.append(family)
+        return found
+
+    def _check_same_structure(self, family: Family) -> None:
+        """Compression is the media set's; encryption needs a new one ([D] "Backup compression",
+        "Backup encryption")."""
+        options = self.wish.options
+        if family.is_compressed and "COMPRESSION" not in options:
+            options["COMPRESSION"] = {}
+        wanted = "ENCRYPTION" if "ENCRYPTION" in options else None
+        if not family.is_compressed and options.pop("COMPRESSION", None) is not None:
+            wanted = "COMPRESSION"
+        if wanted is not None:
+            raise SqlError(
+                3098,
+                f"The backup cannot be performed because '{wanted}' was requested after the media "
+                "was formatted with an incompatible structure. To append to this media set, either "
+                f"omit '{wanted}' or specify 'NO_{wanted}'. Alternatively, you can create a new "
+                "media set by using WITH FORMAT in your BACKUP statement. If you use WITH FORMAT "
+                "on an existing media set, all its backup sets will be overwritten.",
+                16,
+                2,
+            )
+
+    def _new_families(self, begun: datetime) -> list[Family]:
+        options = self.wish.options
+        media_set = uuid.uuid4()
+        return [
+            Family(
+                media_set, number, len(self.wish.places), uuid.uuid4(),
+                begun.replace(microsecond=0), options.get("COMPRESSION") is not None,
+                "ENCRYPTION" in options, options.get("MEDIANAME"),
+                options.get("MEDIADESCRIPTION"), int(options.get("BLOCKSIZE") or 4096),
+            )
+            for number in range(1, len(self.wish.places) + 1)
+        ]  # fmt: skip
 
     def deal(self, data: bytes) -> None:
         """Write a piece of the payload, round-robin over the families."""

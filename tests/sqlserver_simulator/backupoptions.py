@@ -60,6 +60,17 @@ def check_options(
                 3031, f"Option '{one.lower()}' conflicts with option(s) '{two.lower()}'. "
                 "Remove the conflicting option and reissue the statement."
             )  # fmt: skip
+    if any(not place.name for place in places):
+        raise SqlError(
+            3044,
+            "Invalid zero-length device name. Reissue the BACKUP statement with a valid device "
+            "name.",
+        )
+    if len({place.kind for place in places}) > 1:
+        raise SqlError(
+            3011,
+            "All backup devices must be of the same general class (for example, DISK and TAPE).",
+        )
     if len(places) > 64:
         raise SqlError(
             3205,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -57,8 +56,7 @@ class Shape:
                 tables = database.tables.copy()
                 self.pages = database.allocated_pages()
                 self.filler = database.filler_bytes
-            users = copy.deepcopy(database.users)
-            self.content = {"tables": tables, "users": users}
+            self.content = {"tables": tables}
         self.files = tuple(self._file(file) for file in database.files)
 
     def _file(self, file: DatabaseFile) -> SetFile:

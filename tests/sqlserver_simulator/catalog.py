@@ -70,7 +70,11 @@ class Catalog(ServerViews):
         if name == "dm_os_enumerate_filesystem" or name == "dm_os_file_exists":
             raise not_modelled(f"sys.{name}")
         if name == "dm_exec_sql_text":
-            return Rowset(columns_of("text nv4000"), [])
+            # A handle stands for the batch that a session runs, of whoever may see that.
+            number = int.from_bytes(arguments[0] or b"", "big")
+            found = self.instance.sessions.get(number)
+            texts = [] if found is None else [(found.batch,)]
+            return Rowset(columns_of("text nv4000"), texts)
         raise not_modelled(f"the function {'.'.join(parts)}")
 
     # databases ---------------------------------------------------------------------------------

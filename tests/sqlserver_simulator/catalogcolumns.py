@@ -108,6 +108,7 @@ REQUESTS = columns_of(
     percent_complete real 8
     estimated_completion_time bigint 8
     total_elapsed_time int 8
+    sql_handle bin64 8
     """
 )
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -11,7 +13,7 @@ from uuid import UUID
 
 from .clock import ServerClock, last_tick, on_datetime_grid
 from .errors import SqlError
-from .store import Commit, LogHead, LogRecord, Operation, TableColumn, TableKey, Tables
+from .store import Commit, LogHead, LogRecord, Operation, TableColumn, TableKey, Tables, User
 
 if TYPE_CHECKING:
     from .instance import Login
@@ -58,6 +60,8 @@ class Redo:
     base_model: str = "FULL"
     chain: bool = True
     after_tail: bool = False
+    after_error: bool = False
+    interrupted: UUID | None = None
 
 
 @dataclass(slots=True)
@@ -68,18 +72,6 @@ class Transaction:
     begun: int | None = None
     operations: list[Operation] = field(default_factory=list)
     bulk: bool = False
-
-
-@dataclass(slots=True)
-class User:
-    """A user of one database. It belongs to the login whose ``sid`` it carries, on whatever server
-    the database lies; where that is None, to the login of that name."""
-
-    name: str
-    login: str
-    sid: UUID | None = None
-    roles: set[str] = field(default_factory=set)
-    permissions: set[str] = field(default_factory=set)
 
 
 class Database:
@@ -113,7 +105,6 @@ class Database:
         self.is_damaged = False
         self.source_database_id: int | None = None
         self.group: str | None = None
-        self.users: dict[str, User] = {}
 
         self.family_guid = uuid.uuid4()
         self.database_guid = uuid.uuid4()
@@ -144,6 +135,26 @@ class Database:
 
     def __repr__(self) -> str:
         return f"Database({self.name!r}, {self.state}, {self.recovery_model})"
+
+    @property
+    def users(self) -> dict[str, User]:
+        """Users by name in small letters; part of what is backed up."""
+        return self.tables.users
+
+    @users.setter
+    def users(self, users: dict[str, User]) -> None:
+        self.tables.users = users
+
+    @contextmanager
+    def changed_users(self) -> Iterator[dict[str, User]]:
+        """Users to change, in one logged transaction."""
+        users = copy.deepcopy(self.users)
+        yield users
+        if users == self.users:
+            return
+        transaction = self.begin()
+        self.change(transaction, Operation("users", ("", ""), values=(users,)))
+        self.commit(transaction)
 
     def user_of(self, login: Login) -> User | None:
         """The user that a login is here."""

@@ -25,7 +25,7 @@ def columns_of(text: str) -> list[Column]:
         "int": t.INT, "tinyint": t.TINYINT, "smallint": t.SMALLINT, "bigint": t.BIGINT,
         "bit": t.BIT, "guid": t.GUID, "datetime": t.DATETIME, "lsn": t.LSN, "n20": NUMERIC20,
         "n10": NUMERIC10, "char1": t.char(1), "nchar1": t.nchar(1), "bin20": t.varbinary(20),
-        "real": t.REAL,
+        "bin64": t.varbinary(64), "real": t.REAL,
     }  # fmt: skip
     found = []
     for line in text.strip().splitlines():

@@ -151,6 +151,7 @@ class StoredSet:
     position: int
     facts: BackupSet | None
     chunks: list[tuple[int, int, int]] = field(default_factory=list)  # offset, length, checksum
+    is_cut: bool = False
 
 
 @dataclass(slots=True)
@@ -191,6 +192,12 @@ def data_block(piece: bytes) -> bytes:
     return block(b"DATA", piece)
 
 
+def _cut(sets: list[StoredSet]) -> None:
+    """The file ends in the middle of something: it was truncated after it had been written."""
+    if sets:
+        sets[-1].is_cut = True
+
+
 def read_family(data: bytes) -> ReadFamily:
     """Everything but the payload of one media file. Unreadable where headers are damaged."""
     if not data:
@@ -200,7 +207,8 @@ def read_family(data: bytes) -> ReadFamily:
     at = 0
     while at < len(data):
         if len(data) - at < _HEAD.size:
-            break  # cut short: the set in hand stays unfinished
+            _cut(sets)
+            break
         tag, length, checksum = _HEAD.unpack_from(data, at)
         at += _HEAD.size
         if (family is None) == (tag != b"TAPE") or (not sets and tag in {b"DATA", b"ESET"}):
@@ -208,12 +216,14 @@ def read_family(data: bytes) -> ReadFamily:
         content = data[at : at + length]
         if tag == b"DATA":
             if at + length > len(data):
+                _cut(sets)
                 break
             sets[-1].chunks.append((at, length, checksum))
         else:
             if len(content) < length or zlib.crc32(content) != checksum:
                 if family is None:
                     raise Unreadable("header")
+                _cut(sets)
                 break
             value: Any = pickle.loads(content)
             if tag == b"TAPE":

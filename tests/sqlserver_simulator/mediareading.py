@@ -24,7 +24,9 @@ class OpenMedia:
     def stored(self, position: int) -> StoredSet:
         """The set at a position. SqlError 3287 beyond the last one (captured)."""
         for stored in self.families[0].sets:
-            if stored.position == position and stored.facts is not None:
+            if stored.position == position:
+                if stored.facts is None:
+                    raise unfinished(stored, self.places[0])
                 return stored
         raise SqlError(
             3287,
@@ -43,8 +45,10 @@ class OpenMedia:
         for place, each in zip(self.places, self.families, strict=True):
             if each.family.media_set != first.media_set:
                 raise SqlError(
-                    3247,
-                    f"The volume on device '{place.name}' is not a member of the media family.",
+                    3258,
+                    f'The volume on the device "{place.name}" is not part of the media set that is '
+                    "currently being processed. Ensure that the backup devices are loaded with the "
+                    "correct media.",
                 )
         numbers = {each.family.number for each in self.families}
         if len(numbers) != len(self.families):
@@ -67,10 +71,9 @@ class OpenMedia:
         ordered = sorted(self.families, key=lambda each: each.family.number)
         name = self.places[0].name
         for place, each in zip(self.places, self.families, strict=True):
-            if any(s.position == position and s.facts is None for s in each.sets):
-                raise SqlError(
-                    3203, f'Read on "{place.name}" failed: 38(Reached the end of the file.)'
-                )
+            for stored in each.sets:
+                if stored.position == position and stored.facts is None:
+                    raise unfinished(stored, place)
         try:
             return media.segments(media.gather(ordered, position))
         except media.Unreadable as error:
@@ -79,6 +82,17 @@ class OpenMedia:
                     3203, f'Read on "{name}" failed: 38(Reached the end of the file.)'
                 ) from error
             raise SqlError(3189, "Damage to the backup set was detected.") from error
+
+
+def unfinished(stored: StoredSet, place: Place) -> SqlError:
+    """A set without its end: written by a backup that died, or truncated later."""
+    if stored.is_cut:
+        return SqlError(3203, f'Read on "{place.name}" failed: 38(Reached the end of the file.)')
+    return SqlError(
+        3256,
+        f"The backup set on device '{place.name}' was terminated while it was being created and is "
+        "incomplete. RESTORE sequence is terminated abnormally.",
+    )
 
 
 def open_media(instance: Instance, places: list[Place], options: dict[str, Any]) -> OpenMedia:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from . import permissions
 from . import syntax as s
-from .database import User
 from .errors import SqlError, not_modelled
 from .events import Done, Events
 from .instance import Login, StoredCredential
+from .store import User
 
 if TYPE_CHECKING:
     from .session import Session
@@ -61,26 +61,16 @@ def principal(session: Session, statement: s.Principal) -> Events:
     elif action == "DROP LOGIN":
         _login(session, name)
         del instance.logins[name.lower()]
-    elif action == "CREATE USER":
-        login = values.get("login", name)
-        if login.lower() not in instance.logins:
-            raise SqlError(15007, f"'{login}' is not a valid login or you do not have permission.")
-        sid = instance.logins[login.lower()].sid
-        session.database.users[name.lower()] = User(name, login, sid)
-    elif action == "ALTER USER":
-        user = _user(session, name)
-        login = values.get("login", user.login)
-        user.login = login
-        user.sid = _login(session, login).sid
-    elif action == "DROP USER":
-        session.database.users.pop(_user(session, name).name.lower())
+    elif action.endswith("USER"):
+        _change_user(session, action, name, values)
     elif action.endswith("MEMBER"):
-        roles = (
-            _login(session, name).roles
-            if values["level"] == "server"
-            else _user(session, name).roles
-        )
-        (roles.add if action.startswith("ADD") else roles.discard)(values["role"].lower())
+        with session.database.changed_users() as users:
+            roles = (
+                _login(session, name).roles
+                if values["level"] == "server"
+                else _user(users, name).roles
+            )
+            (roles.add if action.startswith("ADD") else roles.discard)(values["role"].lower())
     else:
         raise not_modelled(action)
     yield Done(203)
@@ -97,38 +87,61 @@ def _login(session: Session, name: str) -> Login:
     return found
 
 
-def _user(session: Session, name: str) -> User:
-    for user in session.database.users.values():
-        if user.name.lower() == name.lower():
-            return user
-    raise SqlError(
-        15151,
-        f"Cannot find the user '{name}', because it does not exist or you do not have permission.",
-    )
+def _change_user(session: Session, action: str, name: str, values: dict[str, Any]) -> None:
+    with session.database.changed_users() as users:
+        if action == "DROP USER":
+            users.pop(_user(users, name).name.lower())
+            return
+        login = _login_for(session, values.get("login", name))
+        if action == "CREATE USER":
+            users[name.lower()] = User(name, login.name, login.sid)
+        else:
+            user = _user(users, name)
+            user.login, user.sid = login.name, login.sid
+
+
+def _login_for(session: Session, name: str) -> Login:
+    found = session.instance.logins.get(name.lower())
+    if found is None:
+        raise SqlError(15007, f"'{name}' is not a valid login or you do not have permission.")
+    return found
+
+
+def _user(users: dict[str, User], name: str) -> User:
+    found = users.get(name.lower())
+    if found is None:
+        raise SqlError(
+            15151,
+            f"Cannot find the user '{name}', because it does not exist or you do not have "
+            "permission.",
+        )
+    return found
 
 
 def permission(session: Session, statement: s.Permission) -> Events:
     if not permissions.is_sysadmin(session):
-        raise SqlError(4613, "Grantor does not have GRANT permission.", 16)
-    for name in statement.principals:
-        for each in statement.permissions:
-            if each in _DATABASE_PERMISSIONS:
-                held = _user(session, name).permissions
-                each = f"{each} ON {statement.on[-1].lower()}" if statement.on else each
-            elif statement.on:
-                raise not_modelled(f"{statement.action} {each} ON {' '.join(statement.on)}")
-            else:
-                held = _login(session, name).permissions
-            if statement.action == "GRANT":
-                held.add(each)
-                held.discard(f"DENY {each}")
-            elif statement.action == "DENY":
-                held.add(f"DENY {each}")
-                held.discard(each)
-            else:
-                held.discard(each)
-                held.discard(f"DENY {each}")
+        raise SqlError(4613, "Grantor does not have GRANT permission.")
+    with session.database.changed_users() as users:
+        for name in statement.principals:
+            for each in statement.permissions:
+                if each in _DATABASE_PERMISSIONS:
+                    held = _user(users, name).permissions
+                    each = f"{each} ON {statement.on[-1].lower()}" if statement.on else each
+                elif statement.on:
+                    raise not_modelled(f"{statement.action} {each} ON {' '.join(statement.on)}")
+                else:
+                    held = _login(session, name).permissions
+                _grant(held, statement.action, each)
     yield Done(203)
+
+
+def _grant(held: set[str], action: str, permission: str) -> None:
+    held.discard(f"DENY {permission}")
+    held.discard(permission)
+    if action == "GRANT":
+        held.add(permission)
+    elif action == "DENY":
+        held.add(f"DENY {permission}")
 
 
 def alter_authorization(session: Session, statement: s.AlterAuthorization) -> Events:

@@ -81,6 +81,4 @@ def lsn_of_mark(text: str) -> int:
             return file * 10**15 + block * 10**5 + slot
         return int(text)
     except ValueError:
-        raise SqlError(
-            3191, "Restore cannot continue because the STOPATMARK or STOPBEFOREMARK LSN is invalid."
-        ) from None
+        raise SqlError(3217, "Invalid value specified for STOPATMARK parameter.") from None

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from . import syntax as s
 from .database import Database, DatabaseFile
 from .errors import Message, SqlError
 from .media import BackupSet
+from .values import to_datetime
 
 if TYPE_CHECKING:
     from .instance import Instance
@@ -83,12 +85,14 @@ def check_existing(
         )
     if is_log or facts.type != "D":
         return
-    if (
-        "REPLACE" not in options
-        and "STOPAT" not in options
-        and database.state == "ONLINE"
-        and database.is_chain_running
-    ):
+    if "REPLACE" not in options and database.state == "ONLINE" and database.is_chain_running:
+        _check_tail(database, options)
+
+
+def _check_tail(database: Database, options: dict[str, Any]) -> None:
+    """A tail that was not backed up: 3159, and with STOPAT 3173 where the instant lies in it."""
+    stop = options.get("STOPAT")
+    if stop is None:
         raise SqlError(
             3159,
             f'The tail of the log for the database "{database.name}" has not been backed up. Use '
@@ -96,6 +100,73 @@ def check_existing(
             "lose. Use the WITH REPLACE or WITH STOPAT clause of the RESTORE statement to just "
             "overwrite the contents of the log.",
         )
+    moment = stop if isinstance(stop, datetime) else to_datetime(str(stop))
+    start = database.last_log_backup_lsn or 0
+    if any(
+        record.kind == "commit" and record.lsn >= start and record.time and record.time <= moment
+        for record in database.log
+    ):
+        raise SqlError(
+            3173,
+            "The STOPAT clause provided with this RESTORE statement indicates that the tail of the "
+            "log contains changes that must be backed up to reach the target point in time. The "
+            f'tail of the log for the database "{database.name}" has not been backed up. Use '
+            "BACKUP LOG WITH NORECOVERY to back up the log, or use the WITH REPLACE clause in your "
+            "RESTORE statement to overwrite the tail of the log.",
+        )
+
+
+def check_stop_of_data(stop: Stop | None, facts: BackupSet) -> None:
+    """A data backup is restored whole; STOPAT with it only asserts that it is not past the instant
+    (4338), and is nothing for SIMPLE databases (3145)."""
+    if stop is None or stop.time is None:
+        return
+    if facts.recovery_model == "SIMPLE":
+        raise SqlError(
+            3145,
+            "The STOPAT option is not supported for databases that use the SIMPLE recovery model.",
+        )
+    if stop.time < facts.backup_finish_date:
+        raise SqlError(
+            4338,
+            "The STOPAT clause specifies a point too early to allow this backup set to be "
+            "restored. Choose a different stop point or use RESTORE DATABASE WITH RECOVERY to "
+            "recover at the current point.",
+        )
+
+
+def check_damage(database: Database | None, facts: BackupSet, options: dict[str, Any]) -> None:
+    """A backup of a damaged database is restored WITH CONTINUE_AFTER_ERROR only (3182), and all
+    that follows it too (4323)."""
+    if "CONTINUE_AFTER_ERROR" in options:
+        return
+    if facts.is_damaged:
+        raise SqlError(
+            3182,
+            "The backup set cannot be restored because the database was damaged when the backup "
+            "occurred. Salvage attempts may exploit WITH CONTINUE_AFTER_ERROR.",
+        )
+    redo = database.redo if database is not None and facts.type != "D" else None
+    if redo is not None and redo.after_error:
+        raise SqlError(
+            4323,
+            "A previous RESTORE WITH CONTINUE_AFTER_ERROR operation left the database in a "
+            "potentially damaged state. To continue this RESTORE sequence, all further steps must "
+            "include the CONTINUE_AFTER_ERROR option.",
+        )
+
+
+def _check_interrupted(database: Database, facts: BackupSet) -> None:
+    redo = database.redo
+    if redo is None or redo.interrupted in {None, facts.backup_set_uuid}:
+        return
+    log = next(file.logical_name for file in database.files if file.kind == "L")
+    raise SqlError(
+        4319,
+        "A previous restore operation was interrupted and did not complete processing on file "
+        f"'{log}'. Either restore the backup set that was interrupted or restart the restore "
+        "sequence.",
+    )
 
 
 def planned_files(
@@ -214,6 +285,7 @@ def check_differential(database: Database | None, name: str, facts: BackupSet) -
     target = _restoring(database, name)
     redo = target.redo
     assert redo is not None
+    _check_interrupted(target, facts)
     if redo.base is None or redo.base.guid != facts.differential_base_guid:
         raise SqlError(
             3136,
@@ -279,6 +351,7 @@ def check_log(
             f"The backup set in file '{device}' was created by {kind} and cannot be used for this "
             "restore operation.",
         )
+    _check_interrupted(target, facts)
     too_early = facts.last_lsn < redo.lsn or (
         facts.last_lsn == redo.lsn and not instance.unknowns.empty_log_restores
     )

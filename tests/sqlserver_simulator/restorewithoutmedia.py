@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from .backup import success
 from .clock import on_datetime_grid
-from .errors import Message, SqlError, not_modelled
+from .errors import Message, SqlError
 from .events import Events, Info
 from .recovery import recover
 
@@ -22,12 +22,12 @@ def recover_only(session: Session, name: str, *, recovers: bool) -> Events:
         instance.database(name)  # 911
         return
     if database.state != "RESTORING" and database.standby_file is None:
-        raise SqlError(3153, "The database is already fully recovered.")
+        raise SqlError(3153, "The database is already fully recovered.", 16, 2)
     if not recovers:
         raise SqlError(3207, "Backup or restore requires at least one backup device. Rerun "
                        "your statement specifying a backup device.")  # fmt: skip
     redo = database.redo
-    if redo is None:
+    if redo is None or redo.interrupted is not None:
         raise SqlError(4333, "The database cannot be recovered because the log was not restored.")
     if database.standby_file is not None and instance.users_of(database):
         raise SqlError(
@@ -47,7 +47,11 @@ def revert(session: Session, name: str, snapshot_name: str) -> Events:
     if database is None or snapshot is None or (
         snapshot.source_database_id != database.database_id
     ):  # fmt: skip
-        raise not_modelled("reverting to a snapshot of another database")
+        raise SqlError(
+            3137,
+            "Database cannot be reverted. Either the primary or the snapshot names are improperly "
+            "specified, all other snapshots have not been dropped, or there are missing files.",
+        )
     if instance.users_of(database):
         raise SqlError(
             3101, "Exclusive access could not be obtained because the database is in use."

@@ -7,6 +7,8 @@ from SQL Server 2022 is marked in the conformance cases of these tests.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -24,10 +26,12 @@ from .mediareading import OpenMedia, open_media
 from .progress import Stepper
 from .recovery import Stop, lsn_of_mark, recover
 from .restorechecks import (
+    check_damage,
     check_differential,
     check_existing,
     check_log,
     check_options,
+    check_stop_of_data,
     planned_files,
 )
 from .restorewithoutmedia import recover_only, revert
@@ -107,6 +111,7 @@ class _Restore:
                 "checksum information.",
             )
         require_certificate(self.instance, facts)
+        check_damage(database, facts, self.options)
         if facts.database_version > self.instance.version.database_version:
             raise SqlError(
                 3169,
@@ -133,14 +138,7 @@ class _Restore:
     def _full(
         self, database: Database | None, opened: OpenMedia, facts: BackupSet, position: int
     ) -> Events:
-        stop = self.stop
-        if stop is not None and stop.time is not None and stop.time < facts.backup_finish_date:
-            raise SqlError(
-                4338,
-                "The STOPAT clause specifies a point too early to allow this backup set to be "
-                "restored. Choose a different stop point or use RESTORE DATABASE WITH RECOVERY to "
-                "recover at the current point.",
-            )
+        check_stop_of_data(self.stop, facts)
         files = planned_files(self.session, self.name, database, facts, self.statement)
         started = self.instance.clock.utc()
         target = database or Database(
@@ -149,9 +147,9 @@ class _Restore:
         self._become(target, facts, files, is_new=database is None)
         self.instance.databases[self.name.lower()] = target
         yield from self._steps(target, facts)
-        contents = opened.contents(position)
+        with self._interruptible(target, facts):
+            contents = opened.contents(position)
         target.tables = contents[0]["tables"].copy()
-        target.users = contents[0]["users"]
         self._redo(target, contents[1]["records"], facts.checkpoint_lsn)
         assert target.redo is not None
         target.redo.lsn = facts.last_lsn
@@ -210,21 +208,14 @@ class _Restore:
         target = check_differential(database, self.name, facts)
         redo = target.redo
         assert redo is not None
-        stop = self.stop
-        if stop is not None and stop.time is not None and stop.time < facts.backup_finish_date:
-            raise SqlError(
-                4338,
-                "The STOPAT clause specifies a point too early to allow this backup set to be "
-                "restored. Choose a different stop point or use RESTORE DATABASE WITH RECOVERY to "
-                "recover at the current point.",
-            )
+        check_stop_of_data(self.stop, facts)
         files = self._plan(target, facts)
         started = self.instance.clock.utc()
         yield from self._steps(target, facts)
-        contents = opened.contents(position)
+        with self._interruptible(target, facts):
+            contents = opened.contents(position)
         target.files = files
         target.tables.overlay(contents[0]["tables"])
-        target.users = contents[0]["users"]
         self._redo(target, contents[1]["records"], facts.checkpoint_lsn)
         redo.lsn = facts.last_lsn
         redo.time = _end_of(facts)
@@ -245,7 +236,8 @@ class _Restore:
         files = self._plan(target, facts)
         started = self.instance.clock.utc()
         yield from self._steps(target, facts)
-        records = opened.contents(position)[0]["records"]
+        with self._interruptible(target, facts):
+            records = opened.contents(position)[0]["records"]
         halt = self._halt(records, redo.lsn)
         if facts.has_bulk_logged_data and self.stop is not None and halt is not None:
             raise SqlError(
@@ -300,11 +292,21 @@ class _Restore:
             self.session, f"RESTORE {self.statement.kind}", target, self.options.get("STATS"),
             COMMAND[self.statement.kind],
         )  # fmt: skip
-        with stepper.running():
+        with self._interruptible(target, facts), stepper.running():
             for fraction in stepper.fractions():
                 yield from stepper.at(fraction)
         if self.instance.find(self.name) is not target:
             raise SqlError(3204, "The backup or restore was aborted.")
+
+    @contextmanager
+    def _interruptible(self, target: Database, facts: BackupSet) -> Iterator[None]:
+        """What dies in here has to be restored again before anything else (4319)."""
+        try:
+            yield
+        except BaseException:
+            if target.redo is not None:
+                target.redo.interrupted = facts.backup_set_uuid
+            raise
 
     def _redo(self, target: Database, records: list[LogRecord], start: int) -> None:
         redo = target.redo
@@ -341,6 +343,9 @@ class _Restore:
                 10,
             )
         recovered = self.recovers and not falls_short
+        assert target.redo is not None
+        target.redo.interrupted = None
+        target.redo.after_error = target.redo.after_error or facts.is_damaged
         # options come from the backup ([D] RESTORE), unless WITH RESTRICTED_USER is given
         target.user_access = facts.user_access
         if "RESTRICTED_USER" in self.options:
@@ -367,6 +372,16 @@ class _Restore:
         final = success(
             f"RESTORE {self.statement.kind}", max(pages, 2), started, self.instance.clock.utc()
         )
+        if facts.is_damaged:
+            yield Info(
+                Message(
+                    3184,
+                    "RESTORE WITH CONTINUE_AFTER_ERROR was successful but some damage was "
+                    "encountered. Inconsistencies in the database are possible.",
+                    10,
+                ),
+                own,
+            )
         if falls_short and last:
             yield Info(final, own)
             yield Info(warning)

@@ -45,7 +45,7 @@ class ServerViews:
                 rows.append(
                     (
                         session.number, 0, now, "running", "SELECT", session.database.database_id,
-                        None, 0.0, 0, 0,
+                        None, 0.0, 0, 0, session.number.to_bytes(8, "big"),
                     )
                 )  # fmt: skip
                 continue
@@ -57,6 +57,7 @@ class ServerViews:
                 (
                     session.number, 0, request.started, "suspended", request.command,
                     request.database_id, request.wait_type, request.percent, left, elapsed,
+                    session.number.to_bytes(8, "big"),
                 )
             )  # fmt: skip
         return Rowset(REQUESTS, rows)

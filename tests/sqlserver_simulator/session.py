@@ -54,6 +54,7 @@ class Session:
         self.is_killed = False
         self.on_kill: Callable[[], None] | None = None
         self.request: Request | None = None
+        self.batch = ""
         self.started = instance.clock.local()
         self.functions = ScalarFunctions(self)
         self.catalog = Catalog(self)
@@ -179,13 +180,15 @@ class Session:
             )  # fmt: skip
         if device.kind == "DISK":
             name = str(name)
-            return Place("DISK", name if name.upper() == "NUL" else absolute(self.instance, name))
+            keeps = not name or name.upper() == "NUL"
+            return Place("DISK", name if keeps else absolute(self.instance, name))
         return Place(device.kind, str(name))
 
     # batches -----------------------------------------------------------------------------------
     def run(self, sql: str, variables: dict[str, tuple[SqlType, Any]] | None = None) -> Events:
         """Run a batch; every event of its reply, in order."""
         self.instance.statements.append(sql)
+        self.batch = sql
         self.variables = dict(variables or {})
         try:
             yield from self._batch(sql)

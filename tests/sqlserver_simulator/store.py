@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 from .sqltypes import SqlType
 
@@ -25,9 +26,21 @@ class TableColumn:
     nullable: bool = True
 
 
+@dataclass(slots=True)
+class User:
+    """A user of one database. It belongs to the login whose ``sid`` it carries, on whatever server
+    the database lies; where that is None, to the login of that name."""
+
+    name: str
+    login: str
+    sid: UUID | None = None
+    roles: set[str] = field(default_factory=set)
+    permissions: set[str] = field(default_factory=set)
+
+
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """A change: create, drop (the table), put or remove (one row)."""
+    """A change: create, drop (the table), put or remove (one row), users (all of them, anew)."""
 
     verb: str
     table: TableKey
@@ -79,6 +92,7 @@ class Tables:
     data: dict[TableKey, TableData] = field(default_factory=dict)
     dropped: dict[TableKey, int] = field(default_factory=dict)
     open: dict[int, list[LogRecord]] = field(default_factory=dict)
+    users: dict[str, User] = field(default_factory=dict)
 
     def redo(self, record: LogRecord) -> None:
         """Apply one record; changes appear with their commit."""
@@ -103,6 +117,9 @@ class Tables:
 
     def apply(self, operation: Operation, lsn: int) -> None:
         key = operation.table
+        if operation.verb == "users":
+            self.users = copy.deepcopy(operation.values[0])
+            return
         if operation.verb == "create":
             self.data[key] = TableData(operation.name, operation.columns, lsn)
             self.dropped.pop(key, None)
@@ -138,6 +155,7 @@ class Tables:
         """Only what changed at or after ``lsn``: the content of a differential."""
         part = Tables(dropped={k: at for k, at in self.dropped.items() if at >= lsn})
         part.open = copy.deepcopy(self.open)
+        part.users = copy.deepcopy(self.users)
         for key, table in self.data.items():
             rows = {row: at for row, at in table.changed.items() if at >= lsn}
             removed = {row: at for row, at in table.removed.items() if at >= lsn}
@@ -172,6 +190,7 @@ class Tables:
             table.changed.update(new.changed)
             table.next_row = max(table.next_row, new.next_row)
         self.open = copy.deepcopy(part.open)
+        self.users = copy.deepcopy(part.users)
 
     def row_count(self) -> int:
         return sum(len(table.rows) for table in self.data.values())

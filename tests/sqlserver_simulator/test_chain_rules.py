@@ -198,6 +198,8 @@ def test_a_log_may_be_taken_while_a_full_runs(rules: Rules, simulator: Simulator
         ("BACKUP DATABASE shop TO DISK = '/backup/x' WITH NORECOVERY", (3032, 3013)),
         ("BACKUP DATABASE shop TO URL = 's3:/host/b/x.bak'", (3078, 3013)),
         ("BACKUP DATABASE shop TO TAPE_1", (3206, 3013)),
+        ("BACKUP DATABASE shop TO DISK = ''", (3044, 3013)),
+        ("BACKUP DATABASE shop TO DISK = '/backup/x', URL = 's3://h/b/x'", (3011, 3013)),
     ],
 )
 def test_a_backup_that_cannot_be_is_refused(
@@ -235,6 +237,12 @@ def test_a_damaged_page_fails_a_backup_unless_errors_are_to_be_passed(rules: Rul
     rules.refused("BACKUP DATABASE shop TO DISK = '/backup/x' WITH CHECKSUM", 3043, 3013)
     passed = rules.full(options=", CHECKSUM, CONTINUE_AFTER_ERROR")
     assert rules.header(passed).is_damaged
+    rules.refused(f"RESTORE DATABASE copy FROM DISK = '{passed}'", 3182, 3013)
+    rules.restore(passed, options="NORECOVERY, CONTINUE_AFTER_ERROR")
+    log = rules.log()
+    rules.refused(f"RESTORE LOG copy FROM DISK = '{log}' WITH NORECOVERY", 4323, 3013)
+    rules.apply(log, options="RECOVERY, CONTINUE_AFTER_ERROR")
+    rules.refused("DBCC CHECKDB (copy) WITH NO_INFOMSGS", 8939, 8990, 8958)
 
 
 def test_a_database_snapshot_is_not_backed_up(rules: Rules, simulator: Simulator) -> None:

@@ -222,7 +222,7 @@ def test_stripes_must_all_be_named(rules: Rules, simulator: Simulator, media: Pa
     rules.refused(f"RESTORE VERIFYONLY FROM {two}", 3132, 3013)
     rules.refused(f"RESTORE DATABASE copy FROM {two}, DISK = '/backup/s0.bak'", 3227, 3013)
     simulator.execute("BACKUP DATABASE shop TO DISK = '/backup/other' WITH FORMAT")
-    rules.refused(f"RESTORE DATABASE copy FROM {two}, DISK = '/backup/other'", 3247, 3013)
+    rules.refused(f"RESTORE DATABASE copy FROM {two}, DISK = '/backup/other'", 3258, 3013)
     rules.refused("BACKUP DATABASE shop TO DISK = '/backup/s0.bak'", 3231, 3013)
     swapped = ", ".join(reversed(three.split(", ")))
     simulator.execute(f"RESTORE VERIFYONLY FROM {swapped}")
@@ -240,6 +240,7 @@ def test_damage_to_media_is_found(rules: Rules, simulator: Simulator, media: Pat
     assert simulator.execute(f"RESTORE HEADERONLY FROM DISK = '{path}'")[0][0] == (
         "*** INCOMPLETE ***"
     )
+    rules.refused(f"RESTORE VERIFYONLY FROM DISK = '{path}'", 3203, 3013)
     file.write_bytes(b"garbage" + whole)
     rules.refused(f"RESTORE HEADERONLY FROM DISK = '{path}'", 3241, 3013)
     rules.refused(f"BACKUP DATABASE shop TO DISK = '{path}'", 3241, 3013)
@@ -324,7 +325,27 @@ def test_a_restore_that_dies_leaves_the_database_restoring(
     )
     rules.refused(restore(full, options=moves), 3203, 3013)
     assert simulator.database("copy").state == "RESTORING"
+    rules.refused("RESTORE DATABASE copy WITH RECOVERY", 4333, 3013)
+    rules.restore(full)
+    simulator.insert("shop", "b")
+    first, second = rules.log(), rules.log()
+    simulator.faults.add("kill", at_percent=50, command="RESTORE LOG")
+    rules.refused(restore(first, "LOG"), 596)
+    rules.refused(restore(second, "LOG"), 4319, 3013)
+    rules.apply(first)
+    rules.apply(second)
+    assert rules.recover() == ["a", "b"]
     simulator.execute("DROP DATABASE copy")
+
+
+def test_a_backup_that_died_left_a_set_that_is_known_as_incomplete(
+    rules: Rules, simulator: Simulator
+) -> None:
+    simulator.faults.add("write", at_percent=100, leaves_partial=True)
+    rules.refused("BACKUP DATABASE shop TO DISK = '/backup/dead'", 3202, 3013)
+    shown = simulator.execute("RESTORE HEADERONLY FROM DISK = '/backup/dead'")
+    assert shown[0][0] == "*** INCOMPLETE ***"
+    rules.refused("RESTORE DATABASE copy FROM DISK = '/backup/dead'", 3256, 3013)
 
 
 def test_msdb_can_be_purged_and_can_fail(rules: Rules, simulator: Simulator) -> None:
@@ -374,9 +395,13 @@ def test_users_travel_with_their_database_and_belong_to_a_login_by_its_identity(
         "CREATE LOGIN taker WITH PASSWORD = 'x'; USE shop; CREATE USER taker FOR LOGIN taker"
     )
     path = rules.full()
+    here.execute("USE shop; ALTER ROLE db_backupoperator ADD MEMBER taker")
+    log = rules.log()
     there = Simulator({"/backup": media})
     there.execute("CREATE LOGIN taker WITH PASSWORD = 'x'")
-    there.execute(f"RESTORE DATABASE shop FROM DISK = '{path}'")
+    there.execute(f"RESTORE DATABASE shop FROM DISK = '{path}' WITH NORECOVERY")
+    there.execute(f"RESTORE LOG shop FROM DISK = '{log}'")
+    assert there.database("shop").users["taker"].roles == {"db_backupoperator"}
     orphans = (
         "SELECT dp.name FROM shop.sys.database_principals AS dp LEFT JOIN sys.server_principals "
         "AS sp ON sp.sid = dp.sid WHERE dp.type = 'S' AND sp.sid IS NULL"

@@ -208,3 +208,23 @@ def test_headers_show_local_time_cut_to_seconds_on_a_clock_that_is_wrong(media: 
 def test_the_true_history_is_kept_beside_the_log(rules: Rules) -> None:
     prepared(rules, 10, 20)
     assert rules.simulator.rows_at("shop", NOON + timedelta(seconds=15)) == ["a", "10"]
+
+
+def test_a_stop_in_the_tail_that_was_not_backed_up(rules: Rules) -> None:
+    full, _ = prepared(rules, 10)
+    rules.simulator.insert("shop", "tail")
+    sql = f"RESTORE DATABASE shop FROM DISK = '{full}' WITH NORECOVERY, "
+    rules.refused(sql + stop("2026-05-01T12:02:00.000"), 3173, 3013)
+    rules.simulator.execute(sql + stop("2026-05-01T12:00:30.000"))
+
+
+def test_simple_databases_know_no_stop(rules: Rules) -> None:
+    rules.simulator.execute("ALTER DATABASE shop SET RECOVERY SIMPLE")
+    full = rules.full()
+    rules.refused(
+        f"RESTORE DATABASE copy FROM DISK = '{full}' WITH "
+        "MOVE 'shop' TO '/var/opt/mssql/data/c.mdf', MOVE 'shop_log' TO "
+        "'/var/opt/mssql/data/c.ldf', " + stop("2026-05-01T12:02:00.000"),
+        3145,
+        3013,
+    )

@@ -161,10 +161,7 @@ class Backing:
 
     def require_quiet(self, leftovers: Sequence[BackupFiles]) -> None:
         """BackupFailed while a backup of an earlier run that left files is still running."""
-        of_log = any(files.type is PointType.LOG for files in leftovers)
-        if leftovers and is_backup_running(
-            self.session, self.database, of_log=of_log, stop=self.stop
-        ):
+        if any(is_backup_running(self.session, one.token, stop=self.stop) for one in leftovers):
             raise BackupFailed(
                 f"{self.source.where}: an earlier backup still runs on the server",
                 hint="it is waited for: the next run looks again",

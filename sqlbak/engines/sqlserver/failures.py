@@ -43,6 +43,18 @@ _OS_ERROR = re.compile(r"Operating system error (?P<number>\d+)\s*\(")
 _TAIL_OS_ERROR = re.compile(r"failed: (?P<number>\d+)\s*\(")
 
 
+_TERMINATING = 3013
+# Errors of severity 14 stand behind the closing 3013 of severity 16, whose number alone is told.
+_BEHIND_TERMINATING = (
+    (262, "permission denied in database"),
+    (229, "permission was denied on"),
+    (916, "is not able to access the database"),
+    (3110, "does not have permission to restore database"),
+    (927, "it is in the middle of a restore"),
+    (942, "because it is offline"),
+    (945, "due to inaccessible files"),
+)
+
 KNOWN_NUMBERS = frozenset(MEANINGS)
 """The error numbers that have an explanation."""
 
@@ -86,6 +98,10 @@ def explain_failure(
         return failed(
             f"{where}: the connection was lost while {doing}" + (f": {said}" if said else ""),
             hint="look whether the server runs; what it did of the statement is unknown",
+        )
+    if number == _TERMINATING:
+        number = next(
+            (known for known, text in _BEHIND_TERMINATING if text in said.lower()), number
         )
     meaning = MEANINGS.get(number)
     if meaning is None:

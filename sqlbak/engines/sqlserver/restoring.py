@@ -99,7 +99,7 @@ class DatabaseChain:
 @dataclass(slots=True)
 class _Run:
     """One restore under way. ``has_begun``: the target may have been changed; ``is_waiting``: only
-    its log's tail was taken so far."""
+    its log's tail was taken so far; ``is_recovering``: all is applied."""
 
     session: Session
     server: TargetServer
@@ -113,6 +113,7 @@ class _Run:
     stop: StopSignal
     has_begun: bool = False
     is_waiting: bool = False
+    is_recovering: bool = False
     was_restricted: bool = False
 
 
@@ -354,6 +355,7 @@ def _finish(run: _Run, done: int) -> DatabaseOutcome:
     state = "RESTORING"
     if target.recovers:
         run.stop.check()
+        run.is_recovering = True
         _run(run, recover_statement(target.name), doing="recovering the database")
         state = _look(run).state
         if state != "ONLINE":
@@ -456,6 +458,8 @@ def _told(run: _Run, error: SqlbakError) -> SqlbakError:
         left = f"{where} does not exist any more"
     elif state == "?":
         left = f"{where} may be left RESTORING: the server could not be asked"
+    elif state == "ONLINE" and run.is_recovering:
+        left = f"{where} is ONLINE: all was applied and it was recovered, only the answer is lost"
     else:
         left = f"{where} is left {state}"
     hint = (

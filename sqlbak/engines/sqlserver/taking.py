@@ -25,7 +25,7 @@ from sqlbak.engines.sqlserver.statements import (
     header_statement,
     literal,
 )
-from sqlbak.errors import BackupFailed, ServerUnreachable, SqlbakError
+from sqlbak.errors import BackupFailed, ServerUnreachable
 from sqlbak.progress import Progress
 from sqlbak.stopping import StopSignal
 
@@ -75,7 +75,7 @@ def execute_backup(
         raise failed.explained() from None
     except ConnectionLost:
         session.close()
-        return _settled(address, database, statement.is_log, stop)
+        return _settled(address, database, statement.name.rpartition(" ")[2], stop)
     return session
 
 
@@ -84,8 +84,8 @@ def _phase(statement: BackupStatement) -> str:
     return f"backing up the {kind} of {statement.database}"
 
 
-def _settled(address: ServerAddress, database: Database, of_log: bool, stop: StopSignal) -> Session:
-    """A new session, once no such backup of the database runs any more."""
+def _settled(address: ServerAddress, database: Database, token: str, stop: StopSignal) -> Session:
+    """A new session, once the backup with that token does not run any more."""
     deadline = time.monotonic() + _SETTLE_SECONDS
     while True:
         try:
@@ -96,7 +96,7 @@ def _settled(address: ServerAddress, database: Database, of_log: bool, stop: Sto
                 raise
             continue
         try:
-            while is_backup_running(session, database, of_log=of_log, stop=stop):
+            while is_backup_running(session, token, stop=stop):
                 if time.monotonic() > deadline:
                     raise BackupFailed(
                         f"{address.where}: the connection was lost, and the server still backs up "
@@ -116,16 +116,15 @@ def _settled(address: ServerAddress, database: Database, of_log: bool, stop: Sto
         return session
 
 
-def is_backup_running(
-    session: Session, database: Database, *, of_log: bool, stop: StopSignal
-) -> bool:
-    """Whether some session backs up the database's log, or its data, now: the server does both at
-    once. False also where the login may not see the sessions of others (VIEW SERVER STATE)."""
-    command = "BACKUP LOG" if of_log else "BACKUP DATABASE"
+def is_backup_running(session: Session, token: str, *, stop: StopSignal) -> bool:
+    """Whether some session runs the BACKUP that has ``token`` in the names of its files. False also
+    where the login may not see the sessions of others (VIEW SERVER STATE)."""
     try:
         rows = session.rows(
-            f"SELECT session_id FROM sys.dm_exec_requests WHERE command = {literal(command)}"
-            f" AND database_id = DB_ID({literal(database.name)})",
+            "SELECT r.session_id FROM sys.dm_exec_requests AS r"
+            " CROSS APPLY sys.dm_exec_sql_text(r.sql_handle) AS t"
+            " WHERE r.command IN (N'BACKUP DATABASE', N'BACKUP LOG')"
+            f" AND CHARINDEX({literal(token)}, t.text) > 0",
             doing="looking for running backups",
             stop=stop,
         )
@@ -137,17 +136,22 @@ def is_backup_running(
 def read_set(session: Session, files: BackupFiles, *, stop: StopSignal) -> TakenSet | None:
     """The one backup set on these files; None when there is none that is whole (the backup was
     broken off). BackupFailed when the server does not get at the files at all."""
+    found: list[Row] = []
     try:
-        rows = session.rows(
-            header_statement(files.devices),
-            doing="reading the header of the backup",
-            stop=stop,
-            limit_seconds=None,
-        )
-        if len(rows) != 1:
-            return None
+        # Each stripe has a header of its own at its end; what was broken off has none, or one
+        # without log positions.
+        for device in files.devices:
+            rows = session.rows(
+                header_statement([device]),
+                doing="reading the header of the backup",
+                stop=stop,
+                limit_seconds=None,
+            )
+            if len(rows) != 1:
+                return None
+            found += rows
         file_list = session.rows(
-            file_list_statement(files.devices),
+            file_list_statement(files.devices[:1]),
             doing="reading the backup's list of files",
             stop=stop,
             limit_seconds=None,
@@ -157,6 +161,9 @@ def read_set(session: Session, files: BackupFiles, *, stop: StopSignal) -> Taken
             raise failed.explained() from None
         return None
     try:
-        return TakenSet(read_header(rows[0]), rows[0], tuple(file_list))
-    except SqlbakError:
+        headers = [read_header(row) for row in found]
+    except BackupFailed:
         return None
+    if len({header.set_guid for header in headers}) != 1:
+        return None
+    return TakenSet(headers[0], found[0], tuple(file_list))

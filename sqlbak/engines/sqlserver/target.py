@@ -261,7 +261,10 @@ def _files(session: Session) -> tuple[ServerFile, ...]:
 
 
 def _certificates(session: Session) -> frozenset[str] | None:
-    """Thumbprints, as ``0x`` and hexadecimal digits in lower case."""
+    """Thumbprints, as ``0x`` and hexadecimal digits in lower case. None: the login sees no
+    certificates, whether there are any or not."""
+    if not _may(session, "VIEW ANY DEFINITION"):
+        return None
     rows = _optional(
         session, "SELECT CONVERT(varchar(100), thumbprint, 1) AS thumbprint FROM sys.certificates"
     )
@@ -271,8 +274,18 @@ def _certificates(session: Session) -> frozenset[str] | None:
 
 
 def _credentials(session: Session) -> tuple[str, ...] | None:
+    if not _may(session, "ALTER ANY CREDENTIAL"):
+        return None
     rows = _optional(session, "SELECT name FROM sys.credentials")
     return None if rows is None else tuple(str(row["name"]) for row in rows)
+
+
+def _may(session: Session, permission: str) -> bool:
+    """Whether the login has a permission of the whole server."""
+    rows = _optional(
+        session, f"SELECT HAS_PERMS_BY_NAME(NULL, NULL, {literal(permission)}) AS granted"
+    )
+    return bool(rows) and rows is not None and rows[0]["granted"] == 1
 
 
 def _optional(session: Session, statement: str) -> Sequence[Mapping[str, Any]] | None:

@@ -43,7 +43,7 @@ _VERSIONS: Final = {
 @dataclass(frozen=True, slots=True)
 class CheckedTarget:
     """What the restore may do. ``gives_up_tail``: REPLACE is needed, as log of the old database is
-    in no backup; ``takes_tail``: it is to be backed up first. ``ends_sessions``: somebody uses it.
+    in no backup; ``takes_tail``: it is to be backed up first. ``ends_sessions``: that is asked for.
     ``notes``: what could not be checked."""
 
     files: FilePlan
@@ -115,8 +115,9 @@ def check_target(
             f"{where} cannot be restored to: " + "; ".join(what for what, _ in problems),
             hint="; ".join(dict.fromkeys(remedy for _, remedy in problems)),
         )
-    sessions = existing is not None and bool(existing.sessions)
-    return CheckedTarget(files, gives_up, takes, sessions and target.disconnects, tuple(notes))
+    # Also where no session was seen: the login may not see them, and one may come meanwhile.
+    ends = target.disconnects and existing is not None and existing.state == "ONLINE"
+    return CheckedTarget(files, gives_up, takes, ends, tuple(notes))
 
 
 def _check_version(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from sqlbak.errors import BackupPaused, InstantUnreachable, Refused
+from sqlbak.engines.sqlserver import backing
+from sqlbak.errors import BackupFailed, BackupPaused, InstantUnreachable, Refused
 from sqlbak.model import Point
 from tests.engines.sqlserver.site import DIFFERENTIAL, FULL, LOG, Site, site_in
 
@@ -239,3 +241,53 @@ def test_purged_history_costs_names_only(site: Site) -> None:
     outcome = site.backup("Purged", DIFFERENTIAL)
     assert [point.type for point in outcome.points] == [FULL]
     assert "msdb does not tell" in outcome.notes[0]
+
+
+def meanwhile(monkeypatch: pytest.MonkeyPatch, site: Site, statement: str) -> None:
+    """Somebody runs ``statement`` after sqlbak has looked and before its BACKUP begins."""
+    execute = backing.execute_backup
+
+    def first_theirs(*arguments: Any, **options: Any) -> Any:
+        monkeypatch.setattr(backing, "execute_backup", execute)
+        site.simulator.execute(statement)
+        return execute(*arguments, **options)
+
+    monkeypatch.setattr(backing, "execute_backup", first_theirs)
+
+
+def test_a_foreign_full_at_the_last_moment_is_found_in_the_header(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    protected(site, "Race1")
+    meanwhile(monkeypatch, site, "BACKUP DATABASE Race1 TO DISK = 'NUL' WITH NAME = 'theirs'")
+    outcome = site.backup("Race1", DIFFERENTIAL)
+    assert [point.type for point in outcome.points] == [FULL]
+    assert "theirs" in outcome.notes[0]
+    assert len(site.points("Race1")) == 3
+    assert site.files() == []
+
+
+def test_log_stolen_at_the_last_moment_is_found_in_the_header(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    protected(site, "Race2")
+    site.simulator.insert("Race2", "three")
+    meanwhile(monkeypatch, site, "BACKUP LOG Race2 TO DISK = 'NUL' WITH NAME = 'theirs'")
+    outcome = site.backup("Race2", LOG)
+    assert [point.type for point in outcome.points] == [DIFFERENTIAL]
+    assert "theirs" in outcome.notes[-1]
+    assert site.files() == []
+    site.simulator.insert("Race2", "four")
+    site.point("Race2", LOG)
+    assert site.restored("Race2") == ["one", "two", "three", "four"]
+
+
+def test_a_database_replaced_at_the_last_moment_is_not_taken_for_the_other(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    protected(site, "Race3")
+    meanwhile(monkeypatch, site, "DROP DATABASE Race3; CREATE DATABASE Race3")
+    with pytest.raises(BackupFailed, match="another database"):
+        site.backup("Race3", FULL)
+    assert len(site.points("Race3")) == 2
+    assert site.files() == []

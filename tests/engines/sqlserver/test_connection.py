@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -147,6 +148,32 @@ def test_a_verified_wire_needs_certificates_and_only_it() -> None:
 def test_nothing_falls_back_to_an_unencrypted_wire(simulator: Simulator) -> None:
     with pytest.raises(ServerUnreachable):
         Session.open(address(simulator, Wire.REQUIRED))
+
+
+def test_a_server_that_breaks_off_never_gets_the_password_in_clear() -> None:
+    """Left to itself, the driver would try older protocols, which log in without TLS."""
+    received: list[bytes] = []
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def answer() -> None:
+            while True:
+                try:
+                    accepted, _ = listening.accept()
+                except OSError:
+                    return
+                with accepted:
+                    received.append(accepted.recv(4096))
+
+        answering = threading.Thread(target=answer)
+        answering.start()
+        where = ("127.0.0.1", listening.getsockname()[1], "sa", "S3cret")
+        with pytest.raises(ServerUnreachable):
+            Session.open(ServerAddress(*where, Wire.REQUIRED, None, 2))
+        listening.shutdown(socket.SHUT_RDWR)
+        answering.join()
+    prelogin = 0x12
+    assert received
+    assert all(packet[0] == prelogin for packet in received if packet)
 
 
 def test_only_the_right_certificate_is_trusted(tmp_path: Path) -> None:

@@ -156,3 +156,19 @@ def test_no_remedy_names_a_person_or_a_place_of_the_makers() -> None:
         meaning = number_meaning(number)
         assert meaning is not None
         assert not re.search(r"/work|localhost|example", " ".join(meaning))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("CREATE DATABASE permission denied in database 'master'.", "CREATE ANY DATABASE"),
+        ("User does not have permission to RESTORE database 'x'.", "dbcreator"),
+        ("Database 'x' cannot be opened. It is in the middle of a restore.", "WITH RECOVERY"),
+    ],
+)
+def test_an_error_of_lower_severity_is_found_behind_the_one_that_ends_the_statement(
+    text: str, expected: str
+) -> None:
+    error = explained(3013, text, "RESTORE DATABASE is terminating abnormally.")
+    assert expected in error.hint
+    assert text in error.message

@@ -14,6 +14,7 @@ from sqlbak.model import PointType
 from sqlbak.progress import NO_PROGRESS
 from sqlbak.stopping import NEVER
 from tests.engines.sqlserver.making import START, chain, full_and_logs, step
+from tests.engines.sqlserver.tsql_oracle import needs_oracle, parse
 
 
 def test_the_files_are_the_servers_own_bytes_and_the_script_stands_beside_them(
@@ -83,3 +84,23 @@ def test_a_plan_that_is_only_probable_says_so() -> None:
 def test_a_position_is_stopped_before() -> None:
     script = restore_script(chain(*full_and_logs(1), stop_lsn=250), Path("/b"), database="Copy")
     assert "STOPBEFOREMARK = N'lsn:250'" in script
+
+
+@needs_oracle
+def test_microsofts_own_parser_understands_the_script() -> None:
+    steps = [
+        step(0, PointType.FULL, 100, 200, streams=2),
+        step(1, PointType.DIFFERENTIAL, 150, 250),
+        step(2, PointType.LOG, 200, 300),
+    ]
+    scripts = [
+        restore_script(chain(*steps), Path("/it's"), database="a]b'c\n; DROP DATABASE x"),
+        restore_script(
+            chain(*steps, stop_at=START + timedelta(hours=2), to_the_end=False),
+            Path("/b"),
+            database="Copy",
+        ),
+    ]
+    # The judge takes one statement at a time.
+    for errors, _ in parse([f"IF 1 = 1\nBEGIN\n{script}\nEND" for script in scripts]):
+        assert not errors, errors

@@ -1,0 +1,67 @@
+"""One item as it lies in a vault: what restores and lists read of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlbak.engines.port import PayloadSource
+from sqlbak.errors import ObjectNotFound
+from sqlbak.model import Catalog, Item, Point, ShippedLog
+from sqlbak.vault.tail import read_piece
+from sqlbak.vault.vault import Vault
+
+__all__ = ["StoredItem", "newest_name"]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredItem:
+    """One item as it lies in a vault."""
+
+    vault: Vault
+    item: Item
+
+    def catalog(self) -> Catalog:
+        """Its recovery points and forks, by listing."""
+        return self.vault.catalog(self.item)
+
+    def histories(self) -> Mapping[str, bytes]:
+        """The engine's own records of its lineages."""
+        return self.vault.histories(self.item.id)
+
+    def points(self) -> tuple[Point, ...]:
+        """Its recovery points, by listing."""
+        return tuple(self.vault.points(self.item.id))
+
+    def open_tail(
+        self, step: Point, pieces: Sequence[ShippedLog]
+    ) -> list[tuple[Point, Mapping[str, Any], PayloadSource]]:
+        """What a plan's last step of shipped log consists of (vault/vault.py)."""
+        return [*self.vault.tail_steps(self.item.id, step, pieces)]
+
+    def check_shipped(self, piece: ShippedLog) -> None:
+        """Read one piece of shipped log and prove it. ObjectDamaged. One that is gone was sealed
+        by a log backup meanwhile, which is proven when it is read."""
+        try:
+            read_piece(self.vault.store, self.item.id, piece)
+        except ObjectNotFound:
+            return
+
+    def open_point(self, point: Point) -> tuple[Mapping[str, Any], PayloadSource]:
+        """The engine's facts of one recovery point, and its payload."""
+        manifest = self.vault.manifest(self.item.id, point.id)
+        return manifest.facts or {}, self.vault.point_source(self.item.id, manifest)
+
+
+def newest_name(stored: StoredItem, wanted: str) -> str | None:
+    """The name in the item's newest recovery point, where it is of the instance that is meant: a
+    database that was renamed is recorded under its first name."""
+    if stored.item.instance != wanted.partition("/")[0] or "/" not in wanted:
+        return None
+    newest = max(
+        stored.points(), key=lambda point: (point.finished_at, point.last_lsn), default=None
+    )
+    if newest is None:
+        return None
+    return stored.vault.manifest(stored.item.id, newest.id).item.name
