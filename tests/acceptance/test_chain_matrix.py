@@ -120,6 +120,8 @@ class Chains:
         change_at_random(self.cluster, self.chance, times=4)
         held = checksums(self.cluster)
         self.instants.append((datetime.now(UTC), held))
+        # Dropping a database begins before it is committed, and is not undone.
+        self.cluster.execute("SELECT pg_logical_emit_message(true, 'test', 'fence')")
         change_at_random(self.cluster, self.chance, times=2)
         self.site.backup("log")
 

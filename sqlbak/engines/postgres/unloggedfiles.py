@@ -30,9 +30,9 @@ def _init_forks(directory: Path) -> Iterator[tuple[Path, str]]:
     databases = [*directory.glob("base/*"), *directory.glob("pg_tblspc/*/PG_*/*")]
     for folder in databases:
         if folder.is_dir():
-            for entry in os.scandir(folder):
-                if _INIT_FORK.fullmatch(entry.name):
-                    yield folder, entry.name
+            for name in os.listdir(folder):  # noqa: PTH208 - names only
+                if _INIT_FORK.fullmatch(name):
+                    yield folder, name
 
 
 def _is_emptied(folder: Path, init: str) -> bool:
