@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import random
 import signal
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from subprocess import PIPE, STDOUT, Popen
 
@@ -284,3 +286,35 @@ def test_a_backup_of_a_dead_run_that_still_writes_is_left_alone(site: Site) -> N
     process.send_signal(signal.SIGKILL)
     process.communicate()
     all_is_well(site, "Zombie", kinds=(FULL,))
+
+
+@pytest.mark.soak
+def test_many_rounds_of_kills_and_cuts(site: Site) -> None:
+    """At the end everything that was committed is there, and every point restores."""
+    chance = random.Random()
+    seed = chance.randrange(10**9)
+    chance.seed(seed)
+    name = f"Rounds{seed}"
+    site.simulator.create_database(name, rows=["0"])
+    rows = ["0"]
+    for number in range(1, 60):
+        kind = chance.choice([FULL, DIFFERENTIAL, LOG, LOG])
+        way = chance.choice(["kill -9 while", "kill -9 after", "drop", "kill", "write", "none"])
+        site.simulator.insert(name, str(number))
+        rows.append(str(number))
+        if way.startswith("kill -9") and site.points(name):
+            # What was asked for may become another kind, which the server then never reaches.
+            killed_while_the_server_writes(site, name, LOG)
+        elif way in ("drop", "kill", "write"):
+            site.simulator.faults.add(way, at_percent=chance.choice([0, 30, 100]), database=name)
+        with suppress(SqlbakError):
+            site.backup(name, kind)
+        site.simulator.faults.clear()
+    site.backup(name, LOG)
+    site.simulator.insert(name, "last")
+    site.backup(name, LOG)
+    assert site.restored(name) == [*rows, "last"], seed
+    for point in site.points(name):
+        held = site.restored(name, point.id)
+        assert held == rows[: len(held)] or held == [*rows, "last"], seed
+    assert site.files() == [], seed
