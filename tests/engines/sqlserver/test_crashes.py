@@ -13,9 +13,10 @@ from subprocess import PIPE, STDOUT, Popen
 import pytest
 
 from sqlbak.engines.sqlserver.connection import ConnectionLost, Session
-from sqlbak.errors import BackupFailed, Interrupted, SqlbakError
+from sqlbak.errors import BackupFailed, Interrupted, SqlbakError, StoreUnreachable
 from sqlbak.model import PointType
 from sqlbak.stopping import StopSignal
+from sqlbak.vault.payload import PayloadWriter
 from tests.engines.sqlserver.site import DIFFERENTIAL, FULL, LOG, Site, environment
 
 COMMANDS = {FULL: "BACKUP DATABASE", DIFFERENTIAL: "BACKUP DATABASE", LOG: "BACKUP LOG"}
@@ -115,7 +116,11 @@ def test_a_stop_reaches_a_running_backup(site: Site, kind: PointType) -> None:
     all_is_well(site, name, kinds=(kind,))
 
 
-SOME = [pytest.param(FULL, marks=pytest.mark.soak), DIFFERENTIAL, LOG]
+SOME = [
+    pytest.param(FULL, marks=pytest.mark.soak),
+    pytest.param(DIFFERENTIAL, marks=pytest.mark.soak),
+    LOG,
+]
 
 
 @pytest.mark.parametrize("kind", SOME)
@@ -129,7 +134,7 @@ def test_kill_9_while_the_server_writes(site: Site, kind: PointType) -> None:
     all_is_well(site, name, kinds=(kind,))
 
 
-@pytest.mark.parametrize("kind", [FULL, pytest.param(DIFFERENTIAL, marks=pytest.mark.soak), LOG])
+@pytest.mark.parametrize("kind", SOME)
 def test_kill_9_between_the_servers_end_and_the_vault(site: Site, kind: PointType) -> None:
     """The server gives each piece of log out once: only the file has it then."""
     name = f"Between{kind.value}"
@@ -164,6 +169,53 @@ def test_a_log_file_that_was_shipped_but_not_removed_is_not_shipped_twice(site: 
     assert len(site.backup("Once", LOG).points) == 1
     assert site.files() == []
     assert site.restored("Once") == ["one", "two", "three"]
+
+
+@pytest.mark.parametrize("kind", [DIFFERENTIAL, LOG])
+def test_what_the_vault_did_not_take_is_taken_later(
+    site: Site, kind: PointType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"Away{kind.value}"
+    prepared(site, name, kind)
+    site.point(name, LOG)
+    site.simulator.insert(name, "in the file only")
+
+    def away(*_: object, **__: object) -> None:
+        raise StoreUnreachable("the vault is away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PayloadWriter, "seal", away)
+        with pytest.raises(StoreUnreachable):
+            site.backup(name, kind)
+    assert len(site.files()) == 1
+    site.simulator.insert(name, "three")
+    made = site.backup(name, kind).points
+    assert [point.type for point in made] == ([LOG, LOG] if kind is LOG else [DIFFERENTIAL])
+    site.simulator.insert(name, "four")
+    site.point(name, LOG)
+    assert site.restored(name) == ["one", "two", "in the file only", "three", "four"]
+    assert site.files() == []
+
+
+def test_a_log_file_of_another_fork_is_removed_and_told(site: Site) -> None:
+    prepared(site, "Forked", LOG)
+    site.point("Forked", LOG)
+    site.simulator.execute(
+        "BACKUP DATABASE Forked TO DISK = '/var/opt/mssql/backup/f' WITH COPY_ONLY"
+    )
+    site.simulator.insert("Forked", "on the old fork")
+    killed_after_the_server_ended(site, "Forked", LOG)
+    site.simulator.execute(
+        "RESTORE DATABASE Forked FROM DISK = '/var/opt/mssql/backup/f' WITH REPLACE, RECOVERY"
+    )
+    (site.folder / "f").unlink()
+    assert [point.type for point in site.backup("Forked", LOG).points] == [FULL]
+    site.simulator.insert("Forked", "three")
+    outcome = site.backup("Forked", LOG)
+    assert [point.type for point in outcome.points] == [LOG]
+    assert "joins nothing any more" in " ".join(outcome.notes)
+    assert site.files() == []
+    assert site.restored("Forked", outcome.points[0].id) == ["one", "two", "three"]
 
 
 def test_half_a_log_file_is_removed_and_its_log_taken_again(site: Site) -> None:
