@@ -49,7 +49,7 @@ def take_tail(
         instance_of(name),
         found.database,
         found.identity,
-        configured_names=fleet.configured_names(),
+        configured_names=fleet.configured_names(name),
         now=now(),
     )
     run = Run(fleet, engine, vault, fleet.leases(name), item, None, False, progress, stop, now)

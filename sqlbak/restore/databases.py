@@ -52,14 +52,14 @@ def restore_database_item(
     *,
     target: Callable[[str], DatabaseTarget],
     server: Callable[[Item], TargetServer],
-    take_tail: Callable[[Item], None] | None = None,
+    take_tail: Callable[[Item, str], None] | None = None,
     lineage: str | None = None,
     progress: Progress = NO_PROGRESS,
     stop: StopSignal = NEVER,
 ) -> RestoredDatabase:
     """Plan as ``plan_item`` does, then restore on ``server`` as ``target``; both are asked once the
     item and the name that the database had last are known. ``take_tail`` backs up the tail of the
-    log of the item that is replaced.
+    log of the database that is replaced, given the item and that database's name.
 
     Raises what planning raises and, before the target is touched, TargetNotUsable and
     InstantUnreachable; RestoreFailed; RestoreNotProven.
@@ -69,9 +69,10 @@ def restore_database_item(
     planned, steps = plan_readable(stock, name, to, lineage=lineage, stop=stop)
     item = planned.stored.item
     chain = _chain(planned, steps)
-    tail = None if take_tail is None else lambda: take_tail(item)
+    wanted = target(chain.database)
+    tail = None if take_tail is None else lambda: take_tail(item, wanted.name)
     outcome = restore_database(
-        chain, target(chain.database), server(item), take_tail=tail, progress=progress, stop=stop
+        chain, wanted, server(item), take_tail=tail, progress=progress, stop=stop
     )
     return RestoredDatabase(item, planned.plan, outcome, planned.stored.vault.store.url)
 
