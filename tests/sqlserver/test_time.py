@@ -149,6 +149,9 @@ def test_an_instant_that_only_the_log_could_deny_is_never_opened_when_it_does(
         site.restore("Sales", site.commits["Sales"][7][0])
     assert "is left RESTORING" in failed.value.message
     assert site.state("Copy") == "RESTORING"
+    with pytest.raises(RestoreNotProven, match="4322"):
+        site.restore("Sales", site.commits["Sales"][7][0], resumes=True)
+    assert site.state("Copy") == "RESTORING"
 
 
 def test_two_weeks_under_a_policy_over_a_change_of_the_clocks(make_site) -> None:

@@ -140,11 +140,26 @@ def _steps_done(
             f"there is no database {target.name} whose restore could go on",
             hint="leave out --resume",
         )
-    return steps_done(
+    done = steps_done(
         chain.steps,
         read_restore_history(session, target.name),
         existing,
         stop_at=None if stop_at is None else stop_at.literal,
+    )
+    last = chain.steps[-1].point
+    at_end = existing.redo_start is not None and existing.redo_start >= last.last_lsn
+    if done == len(chain.steps) and stop_at is not None and at_end and not chain.is_proven:
+        # Broken off because of this: going on must not open what was not proven then.
+        raise _ended_too_early(target.name, last.id)
+    return done
+
+
+def _ended_too_early(where: str, point_id: str) -> RestoreNotProven:
+    return RestoreNotProven(
+        f"{where}: the log in {point_id} ended before the instant asked for (4322), so that later "
+        "transactions may be missing",
+        hint="take or wait for the next log backup and restore again; or choose an instant that "
+        "sqlbak windows shows",
     )
 
 
@@ -219,12 +234,7 @@ def _apply(run: Run, number: int, step: RestoreStep, devices: tuple[Device, ...]
     texts = execute(run, statement, doing=doing, hear=_Percent(run.progress, header.stored_bytes))
     run.has_begun = True
     if stops and is_left_restoring(texts) and not run.chain.is_proven:
-        raise RestoreNotProven(
-            f"{run.server.instance}/{run.target.name}: the log in {step.point.id} ended before "
-            "the instant asked for (4322), so that later transactions may be missing",
-            hint="take or wait for the next log backup and restore again; or choose an instant "
-            "that sqlbak windows shows",
-        )
+        raise _ended_too_early(f"{run.server.instance}/{run.target.name}", step.point.id)
 
 
 class _Percent:
@@ -271,7 +281,8 @@ def _finish(run: Run, done: int) -> DatabaseOutcome:
         server=run.server.instance,
         database=target.name,
         state=state,
-        proven=state == "ONLINE",
+        # A log that goes on behind the instant proves by itself that nothing before is missing.
+        proven=state == "ONLINE" and (chain.is_proven or run.stop_at is not None),
         reached=LogPosition(chain.lineage, last.point.last_lsn if reached is None else reached),
         stop_at=None if run.stop_at is None else run.stop_at.literal,
         files=dict(run.checked.files.paths),
