@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sqlbak.engines.port import DatabaseOutcome, DatabaseTarget, RestoreStep
-from sqlbak.errors import InstantUnreachable, UsageError
+from sqlbak.errors import InstantUnreachable, ObjectDamaged, ObjectNotFound, UsageError
 from sqlbak.model import EngineName, Item
 from sqlbak.progress import NO_PROGRESS, Progress
 from sqlbak.restore.chain import Certainty
@@ -22,7 +22,13 @@ if TYPE_CHECKING:
     from sqlbak.engines.sqlserver.restoring import DatabaseChain, TargetServer
     from sqlbak.engines.sqlserver.script import WrittenFiles
 
-__all__ = ["RestoredDatabase", "WrittenDatabase", "restore_database_item", "write_database_files"]
+__all__ = [
+    "RestoredDatabase",
+    "WrittenDatabase",
+    "require_tellable",
+    "restore_database_item",
+    "write_database_files",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +107,7 @@ def write_database_files(
 
 def _chain(planned: PlannedItem, steps: Sequence[RestoreStep]) -> DatabaseChain:
     from sqlbak.engines.sqlserver.headers import read_header
-    from sqlbak.engines.sqlserver.restoring import DatabaseChain, stop_of
+    from sqlbak.engines.sqlserver.restoring import DatabaseChain
 
     item, plan = planned.stored.item, planned.plan
     if item.engine is not EngineName.SQLSERVER or item.database is None:
@@ -120,12 +126,44 @@ def _chain(planned: PlannedItem, steps: Sequence[RestoreStep]) -> DatabaseChain:
         cuts={cut.point_id: cut.lsn for cut in plan.cuts},
     )
     _require_alive(planned)
+    _require_stop(planned, chain)
+    return chain
+
+
+def require_tellable(planned: PlannedItem) -> None:
+    """InstantUnreachable for a plan that a restore would refuse, as the source server's log cannot
+    tell the instant from another one. Reads the last manifests of the plan; one that is damaged is
+    the restore's to plan around. Plans of other engines pass."""
+    from sqlbak.engines.sqlserver.restoring import DatabaseChain
+
+    plan, stored = planned.plan, planned.stored
+    if stored.item.engine is not EngineName.SQLSERVER or plan.stop_at is None:
+        return
+    try:
+        steps = [RestoreStep(point, *stored.open_point(point)) for point in plan.steps[-2:]]
+        _require_alive(planned)
+    except (ObjectDamaged, ObjectNotFound):
+        return
+    chain = DatabaseChain(
+        tuple(steps),
+        stored.item.database or "",
+        plan.lineage,
+        stop_at=plan.stop_at,
+        to_the_end=plan.to_the_end,
+    )
+    _require_stop(planned, chain)
+
+
+def _require_stop(planned: PlannedItem, chain: DatabaseChain) -> None:
+    """The refusal of ``stop_of``, under the item's name."""
+    from sqlbak.engines.sqlserver.restoring import stop_of
+
     try:
         stop_of(chain)
     except InstantUnreachable as refusal:
-        refusal.message = f"{item.name}: {refusal.message.removeprefix(f'{chain.database}: ')}"
+        words = refusal.message.removeprefix(f"{chain.database}: ")
+        refusal.message = f"{planned.stored.item.name}: {words}"
         raise
-    return chain
 
 
 def _require_alive(planned: PlannedItem) -> None:
