@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Annotated
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -56,14 +57,14 @@ def adopt_backups(
     with (
         stop_on_signals() as stop,
         here.fleet(stop) as fleet,
+        contextlib.ExitStack() as opened,
         progress_for(quiet=here.quiet) as shown,
     ):
         zone = _zone(timezone) if timezone else fleet.policy(fleet.instance_named(instance)).zone
-        place: BackupPlace
+        place: BackupPlace = FolderPlace(Path(source))
         if source.startswith("s3://"):
-            place = BucketPlace(fleet.store_beside(fleet.policy(instance).vault, source))
-        else:
-            place = FolderPlace(Path(source))
+            store = fleet.store_beside(fleet.policy(instance).vault, source)
+            place = BucketPlace(opened.enter_context(contextlib.closing(store)))
         found = adopt(
             fleet,
             instance,

@@ -128,7 +128,7 @@ def restore_database(here: Session, name: str | None, request: DatabaseRequest) 
                 request.to,
                 target=request.target,
                 server=lambda item: fleet.restore_server(request.instance or item.instance),
-                take_tail=lambda item: _take_tail(fleet, item, request, shown, stop),
+                take_tail=lambda item, name: _take_tail(fleet, item, name, request, shown, stop),
                 lineage=request.lineage,
                 progress=shown,
                 stop=stop,
@@ -140,9 +140,14 @@ def restore_database(here: Session, name: str | None, request: DatabaseRequest) 
 
 
 def _take_tail(
-    fleet: Fleet, item: Item, request: DatabaseRequest, progress: Progress, stop: StopSignal
+    fleet: Fleet,
+    item: Item,
+    name: str,
+    request: DatabaseRequest,
+    progress: Progress,
+    stop: StopSignal,
 ) -> None:
-    replaced = f"{request.instance or item.instance}/{request.target(item.database or '').name}"
+    replaced = f"{request.instance or item.instance}/{name}"
     if instance_of(replaced) != item.instance:
         raise UsageError(
             f"--tail backup takes the tail of {item.name} itself, and {replaced} is replaced",

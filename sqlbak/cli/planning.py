@@ -10,6 +10,7 @@ import typer
 
 from sqlbak.cli.session import AsJson, Config, FromFolder, Item, session
 from sqlbak.errors import InputUnreadable
+from sqlbak.restore.databases import require_tellable
 from sqlbak.restore.downloaded import DownloadedItem
 from sqlbak.restore.executor import plan_item
 from sqlbak.restore.explanation import explain
@@ -55,9 +56,11 @@ def plan_restore(
         return
     if source is not None:
         planned = plan_item(DownloadedItem(source), item, to or "latest", lineage=lineage)
+        require_tellable(planned)
     else:
         with here.fleet() as fleet:
             planned = plan_item(fleet, item, to or "latest", lineage=lineage)
+            require_tellable(planned)
     here.output.document(plan_document(planned.plan))
     here.output.text(explain(planned.plan))
 

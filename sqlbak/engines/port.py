@@ -281,8 +281,8 @@ class DatabaseTarget:
 @dataclass(frozen=True, slots=True)
 class DatabaseOutcome:
     """What the restore of a database reached. ``state`` is the server's own word for it, ONLINE
-    where it was recovered; ``proven``: it is ONLINE and its log ended within the step that holds
-    the instant asked for. ``resumed_after``: how many steps an earlier run had done."""
+    where it was recovered; ``proven``: it is ONLINE, and nothing up to the instant asked for can be
+    missing. ``resumed_after``: how many steps an earlier run had done."""
 
     server: str
     database: str

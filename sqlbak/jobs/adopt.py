@@ -218,7 +218,7 @@ def _adopt_database(
             run.instance,
             newest.database,
             family,
-            configured_names=run.fleet.configured_names(),
+            configured_names=run.fleet.configured_names(f"{run.instance}/{newest.database}"),
         )
     else:
         item = vault.find_or_create_item(
@@ -226,7 +226,7 @@ def _adopt_database(
             run.instance,
             newest.database,
             family,
-            configured_names=run.fleet.configured_names(),
+            configured_names=run.fleet.configured_names(f"{run.instance}/{newest.database}"),
             now=run.now(),
         )
     known = {} if item is None else _known_sets(vault, item)

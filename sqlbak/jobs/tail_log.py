@@ -50,7 +50,7 @@ def take_tail(
         instance_of(name),
         found.database,
         found.identity,
-        configured_names=fleet.configured_names(),
+        configured_names=fleet.configured_names(name),
         now=now(),
     )
     leases = fleet.leases(name)

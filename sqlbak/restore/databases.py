@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sqlbak.engines.port import DatabaseOutcome, DatabaseTarget, RestoreStep
-from sqlbak.errors import InstantUnreachable, UsageError
+from sqlbak.errors import InstantUnreachable, ObjectDamaged, ObjectNotFound, UsageError
 from sqlbak.model import EngineName, Item
 from sqlbak.progress import NO_PROGRESS, Progress
 from sqlbak.restore.chain import Certainty
@@ -22,7 +22,13 @@ if TYPE_CHECKING:
     from sqlbak.engines.sqlserver.restoring import DatabaseChain, TargetServer
     from sqlbak.engines.sqlserver.script import WrittenFiles
 
-__all__ = ["RestoredDatabase", "WrittenDatabase", "restore_database_item", "write_database_files"]
+__all__ = [
+    "RestoredDatabase",
+    "WrittenDatabase",
+    "require_tellable",
+    "restore_database_item",
+    "write_database_files",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +58,14 @@ def restore_database_item(
     *,
     target: Callable[[str], DatabaseTarget],
     server: Callable[[Item], TargetServer],
-    take_tail: Callable[[Item], None] | None = None,
+    take_tail: Callable[[Item, str], None] | None = None,
     lineage: str | None = None,
     progress: Progress = NO_PROGRESS,
     stop: StopSignal = NEVER,
 ) -> RestoredDatabase:
     """Plan as ``plan_item`` does, then restore on ``server`` as ``target``; both are asked once the
     item and the name that the database had last are known. ``take_tail`` backs up the tail of the
-    log of the item that is replaced.
+    log of the database that is replaced, given the item and that database's name.
 
     Raises what planning raises and, before the target is touched, TargetNotUsable and
     InstantUnreachable; RestoreFailed; RestoreNotProven.
@@ -69,9 +75,10 @@ def restore_database_item(
     planned, steps = plan_readable(stock, name, to, lineage=lineage, stop=stop)
     item = planned.stored.item
     chain = _chain(planned, steps)
-    tail = None if take_tail is None else lambda: take_tail(item)
+    wanted = target(chain.database)
+    tail = None if take_tail is None else lambda: take_tail(item, wanted.name)
     outcome = restore_database(
-        chain, target(chain.database), server(item), take_tail=tail, progress=progress, stop=stop
+        chain, wanted, server(item), take_tail=tail, progress=progress, stop=stop
     )
     return RestoredDatabase(item, planned.plan, outcome, planned.stored.vault.store.url)
 
@@ -100,7 +107,7 @@ def write_database_files(
 
 def _chain(planned: PlannedItem, steps: Sequence[RestoreStep]) -> DatabaseChain:
     from sqlbak.engines.sqlserver.headers import read_header
-    from sqlbak.engines.sqlserver.restoring import DatabaseChain, stop_of
+    from sqlbak.engines.sqlserver.restoring import DatabaseChain
 
     item, plan = planned.stored.item, planned.plan
     if item.engine is not EngineName.SQLSERVER or item.database is None:
@@ -119,12 +126,44 @@ def _chain(planned: PlannedItem, steps: Sequence[RestoreStep]) -> DatabaseChain:
         cuts={cut.point_id: cut.lsn for cut in plan.cuts},
     )
     _require_alive(planned)
+    _require_stop(planned, chain)
+    return chain
+
+
+def require_tellable(planned: PlannedItem) -> None:
+    """InstantUnreachable for a plan that a restore would refuse, as the source server's log cannot
+    tell the instant from another one. Reads the last manifests of the plan; one that is damaged is
+    the restore's to plan around. Plans of other engines pass."""
+    from sqlbak.engines.sqlserver.restoring import DatabaseChain
+
+    plan, stored = planned.plan, planned.stored
+    if stored.item.engine is not EngineName.SQLSERVER or plan.stop_at is None:
+        return
+    try:
+        steps = [RestoreStep(point, *stored.open_point(point)) for point in plan.steps[-2:]]
+        _require_alive(planned)
+    except (ObjectDamaged, ObjectNotFound):
+        return
+    chain = DatabaseChain(
+        tuple(steps),
+        stored.item.database or "",
+        plan.lineage,
+        stop_at=plan.stop_at,
+        to_the_end=plan.to_the_end,
+    )
+    _require_stop(planned, chain)
+
+
+def _require_stop(planned: PlannedItem, chain: DatabaseChain) -> None:
+    """The refusal of ``stop_of``, under the item's name."""
+    from sqlbak.engines.sqlserver.restoring import stop_of
+
     try:
         stop_of(chain)
     except InstantUnreachable as refusal:
-        refusal.message = f"{item.name}: {refusal.message.removeprefix(f'{chain.database}: ')}"
+        words = refusal.message.removeprefix(f"{chain.database}: ")
+        refusal.message = f"{planned.stored.item.name}: {words}"
         raise
-    return chain
 
 
 def _require_alive(planned: PlannedItem) -> None:

@@ -11,7 +11,8 @@ import pytest
 
 from sqlbak.errors import InputUnreadable
 from sqlbak.jobs.adopt import Adoption, adopt
-from sqlbak.jobs.adoptable_files import FolderPlace
+from sqlbak.jobs.adoptable_files import BucketPlace, FolderPlace
+from sqlbak.vault.memory_store import MemoryStore
 from tests.sqlserver.site import INSTANCE, SERVER_FOLDER, Site, said
 
 
@@ -175,3 +176,21 @@ def test_a_folder_that_is_none_is_said(site: Site, tmp_path: Path) -> None:
     empty.mkdir()
     assert adopted(site, empty).sets == ()
     assert json.dumps(adopted(site, empty).unreadable) == "{}"
+
+
+def test_backups_in_a_bucket_are_read_through_the_delivery_folder(
+    site: Site, tmp_path: Path
+) -> None:
+    others_took(site)
+    folder = elsewhere(site, tmp_path / "theirs")
+    store = MemoryStore()
+    for path in folder.iterdir():
+        store.put(f"erp/{path.name}", path.read_bytes())
+    store.put("erp/readme.txt", b"no backup")
+    with site.fleet() as fleet:
+        found = adopt(fleet, INSTANCE, BucketPlace(store), zone=fleet.policy(INSTANCE).zone)
+    assert sum(each.point is not None for each in found.sets) == 5
+    assert site.leftovers() == []
+    at = site.commits["Sales"][-1][0]
+    site.restore("Sales", at)
+    assert site.rows("Copy") == site.rows_at("Sales", at)

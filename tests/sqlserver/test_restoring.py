@@ -325,3 +325,21 @@ def test_an_encrypted_database_needs_its_certificate_where_the_login_can_tell(
         session = Session.open(fleet.restore_server("erp").address)
         with session:
             assert read_server(session).certificates is None
+
+
+def test_a_renamed_original_is_replaced_under_its_new_name(site: Site) -> None:
+    site.write_history("Sales")
+    site.simulator.execute("ALTER DATABASE Sales MODIFY NAME = [Sales 2]")
+    site.advance(minutes=1)
+    site.backup("Sales 2", "log")
+    site.advance(minutes=1)
+    site.simulator.insert("Sales 2", "tail")
+    site.advance(minutes=1)
+    code = site.program(
+        "restore", "erp/Sales 2", "--to", site.backup("Sales 2", "log").id, "--overwrite",
+        "--tail", "backup",
+    )  # fmt: skip
+    assert code == 0
+    assert site.state("Sales 2") == "ONLINE"
+    assert site.rows("Sales 2")[-1] == "tail"
+    assert site.state("Sales") is None

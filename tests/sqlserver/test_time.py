@@ -67,6 +67,9 @@ def test_one_long_log_over_the_repeated_hour_is_never_stopped_inside_it(make_sit
     minutes = [-90, -30, 30, 90]
     found = restored_or_refused(site, [FOLD + timedelta(minutes=m) for m in minutes])
     assert list(found.values()) == [True, False, False, True]
+    # What a restore would refuse, a plan refuses too.
+    codes = [site.program("plan", "erp/Sales", "--to", instant.isoformat()) for instant in found]
+    assert codes == [0, 3, 3, 0]
 
 
 def test_in_spring_every_instant_is_restored(make_site) -> None:
@@ -148,6 +151,9 @@ def test_an_instant_that_only_the_log_could_deny_is_never_opened_when_it_does(
     with pytest.raises(RestoreNotProven, match="4322") as failed:
         site.restore("Sales", site.commits["Sales"][7][0])
     assert "is left RESTORING" in failed.value.message
+    assert site.state("Copy") == "RESTORING"
+    with pytest.raises(RestoreNotProven, match="4322"):
+        site.restore("Sales", site.commits["Sales"][7][0], resumes=True)
     assert site.state("Copy") == "RESTORING"
 
 

@@ -11,9 +11,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from sqlbak.engines.sqlserver.connection import Session
+from sqlbak.engines.sqlserver.connection import Session, StatementFailed
 from sqlbak.engines.sqlserver.rows import Row, cell, guid, lsn, number, text
 from sqlbak.engines.sqlserver.statements import literal
+from sqlbak.errors import ServerRefused
 from sqlbak.model import PointType
 from sqlbak.stopping import NEVER, StopSignal
 
@@ -128,7 +129,16 @@ def read_databases(
     stop: StopSignal = NEVER,
 ) -> list[Database]:
     """Every database of the instance, or the one called ``name``, by name. Asks one question, and
-    one more for sizes and for availability groups each."""
+    one more for sizes and for availability groups each. ServerRefused naming a missing grant."""
+    try:
+        return _read(session, name, with_replicas, stop)
+    except StatementFailed as failed:
+        raise failed.explained(ServerRefused) from None
+
+
+def _read(
+    session: Session, name: str | None, with_replicas: bool, stop: StopSignal
+) -> list[Database]:
     where = "" if name is None else f" WHERE d.name = {literal(name)}"
     rows = session.rows(_QUESTION + where, doing="looking at the databases", stop=stop)
     sizes = {

@@ -60,6 +60,7 @@ def inspect_database(source: Source, *, stop: StopSignal = NEVER) -> Inspection:
         for database in databases:
             problems += [
                 *_of_database(database, source.address.user),
+                *_paused(database),
                 *_of_grants(session, database, source.address.user, stop),
                 *_of_compression(server, source.compression),
             ]
@@ -236,6 +237,7 @@ def _of_grants(
             f"SELECT HAS_PERMS_BY_NAME({literal(name)}, 'DATABASE', 'BACKUP DATABASE') AS data,"
             f" HAS_PERMS_BY_NAME({literal(name)}, 'DATABASE', 'BACKUP LOG') AS log,"
             " HAS_PERMS_BY_NAME(NULL, NULL, 'CREATE ANY DATABASE') AS headers,"
+            " HAS_PERMS_BY_NAME(N'master', 'DATABASE', 'CREATE DATABASE') AS headers_in_master,"
             " HAS_PERMS_BY_NAME(NULL, NULL, 'VIEW SERVER STATE') AS state,"
             " SUSER_SNAME() AS login",
             doing="looking at grants",
@@ -252,7 +254,7 @@ def _of_grants(
             f"USE {name}; CREATE USER {user} FOR LOGIN {user}; "
             f"ALTER ROLE db_backupoperator ADD MEMBER {user}",
         )
-    if number(row, "headers") == 0:
+    if number(row, "headers") == 0 and not number(row, "headers_in_master"):
         yield Problem(
             "headers_not_granted",
             Severity.BLOCKING,

@@ -10,31 +10,28 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable
 
 from sqlbak.engines.port import DatabaseOutcome, DatabaseTarget, RestoreStep
-from sqlbak.engines.sqlserver.address import ServerAddress
 from sqlbak.engines.sqlserver.connection import Session, StatementFailed
-from sqlbak.engines.sqlserver.delivery import DiskFolder
-from sqlbak.engines.sqlserver.failures import as_restore_failure, is_left_restoring
+from sqlbak.engines.sqlserver.failures import is_left_restoring
 from sqlbak.engines.sqlserver.headers import BackupHeader, read_header
 from sqlbak.engines.sqlserver.restoring_aftermath import aftermath
-from sqlbak.engines.sqlserver.restoring_clock import ClockWitness, StopAt, stop_at_of
+from sqlbak.engines.sqlserver.restoring_chain import DatabaseChain, TargetServer, stop_of
+from sqlbak.engines.sqlserver.restoring_clock import StopAt
 from sqlbak.engines.sqlserver.restoring_delivery import (
     PieceSpool,
     is_by_url,
     url_devices,
 )
 from sqlbak.engines.sqlserver.restoring_resume import steps_done
+from sqlbak.engines.sqlserver.restoring_run import Run, execute, let_in_again, look, told
 from sqlbak.engines.sqlserver.restoring_statements import (
     DataRestore,
     LogRestore,
     data_statement,
     disconnect_statement,
     log_statement,
-    multi_user_statement,
     recover_statement,
 )
 from sqlbak.engines.sqlserver.statements import Device, identifier
@@ -45,10 +42,8 @@ from sqlbak.engines.sqlserver.target import (
     read_restore_history,
     read_server,
 )
-from sqlbak.engines.sqlserver.target_checks import CheckedTarget, check_target
+from sqlbak.engines.sqlserver.target_checks import check_target
 from sqlbak.errors import (
-    EngineError,
-    Refused,
     RestoreFailed,
     RestoreNotProven,
     SqlbakError,
@@ -56,65 +51,11 @@ from sqlbak.errors import (
 )
 from sqlbak.model import LogPosition, PointType
 from sqlbak.progress import Progress
-from sqlbak.stopping import NEVER, StopSignal
+from sqlbak.stopping import StopSignal
 
 __all__ = ["DatabaseChain", "TargetServer", "restore_database", "stop_of"]
 
 _PERCENT = re.compile(r"(\d+) percent processed", re.IGNORECASE)
-
-
-@dataclass(frozen=True, slots=True)
-class TargetServer:
-    """The server that a restore goes to. ``folder``: where backups are put for it; None: it reads
-    URLs only."""
-
-    instance: str
-    address: ServerAddress
-    folder: DiskFolder | None
-
-
-@dataclass(frozen=True, slots=True)
-class DatabaseChain:
-    """What is restored, from a plan.
-
-    Attributes:
-        database: the name that it had at the source.
-        stop_at, stop_lsn: where to stop (UTC; or a position, nothing from which on is applied);
-            both None: at the end of the last step.
-        to_the_end: the last step may be applied whole.
-        is_proven: the recovery points prove that nothing up to ``stop_at`` is missing.
-        cuts: by point id, the position up to which a step may be applied.
-    """
-
-    steps: tuple[RestoreStep, ...]
-    database: str
-    lineage: str
-    stop_at: datetime | None = None
-    stop_lsn: int | None = None
-    to_the_end: bool = True
-    is_proven: bool = True
-    cuts: Mapping[str, int] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class _Run:
-    """One restore under way. ``has_begun``: the target may have been changed; ``is_waiting``: only
-    its log's tail was taken so far; ``is_recovering``: all is applied."""
-
-    session: Session
-    server: TargetServer
-    chain: DatabaseChain
-    target: DatabaseTarget
-    stop_at: StopAt | None
-    facts: ServerFacts
-    existing: ExistingDatabase | None
-    checked: CheckedTarget
-    progress: Progress
-    stop: StopSignal
-    has_begun: bool = False
-    is_waiting: bool = False
-    is_recovering: bool = False
-    was_restricted: bool = False
 
 
 def restore_database(
@@ -153,44 +94,13 @@ def restore_database(
                 done = _steps_done(session, chain, target, existing, stop_at)
         except StatementFailed as failed:
             raise failed.explained(RestoreFailed) from None
-        run = _Run(
-            session, server, chain, target, stop_at, facts, existing, checked, progress, stop
-        )
+        run = Run(session, server, chain, target, stop_at, facts, existing, checked, progress, stop)
         try:
             return _restore(run, done, take_tail)
         except SqlbakError as error:
-            raise _told(run, error) from error
+            raise told(run, error) from error
         finally:
-            _let_in_again(run)
-
-
-def stop_of(chain: DatabaseChain) -> StopAt | None:
-    """What STOPAT is told for the chain's last step; None: it needs no STOPAT. Raises
-    InstantUnreachable where SQL Server could not tell the instant from another one."""
-    last = chain.steps[-1]
-    if chain.stop_at is None or chain.to_the_end or last.point.type is not PointType.LOG:
-        return None
-    witnesses = [witness for step in chain.steps if (witness := _witness(step)) is not None]
-    after = _witness(last)
-    before = next((w for w in reversed(witnesses) if after is None or w.at < after.at), None)
-    return stop_at_of(
-        chain.stop_at,
-        before=before,
-        after=after,
-        earlier=witnesses,
-        log_ends_by=last.point.finished_at,
-        where=chain.database,
-    )
-
-
-def _witness(step: RestoreStep) -> ClockWitness | None:
-    server = step.facts.get("server") or {}
-    minutes = server.get("utc_offset_minutes")
-    if minutes is None:
-        return None
-    return ClockWitness(
-        step.point.finished_at.astimezone(UTC), timedelta(minutes=minutes), server.get("time_zone")
-    )
+            let_in_again(run)
 
 
 def _check_delivery(chain: DatabaseChain, server: TargetServer, facts: ServerFacts) -> None:
@@ -230,15 +140,30 @@ def _steps_done(
             f"there is no database {target.name} whose restore could go on",
             hint="leave out --resume",
         )
-    return steps_done(
+    done = steps_done(
         chain.steps,
         read_restore_history(session, target.name),
         existing,
         stop_at=None if stop_at is None else stop_at.literal,
     )
+    last = chain.steps[-1].point
+    at_end = existing.redo_start is not None and existing.redo_start >= last.last_lsn
+    if done == len(chain.steps) and stop_at is not None and at_end and not chain.is_proven:
+        # Broken off because of this: going on must not open what was not proven then.
+        raise _ended_too_early(target.name, last.id)
+    return done
 
 
-def _restore(run: _Run, done: int, take_tail: Callable[[], None] | None) -> DatabaseOutcome:
+def _ended_too_early(where: str, point_id: str) -> RestoreNotProven:
+    return RestoreNotProven(
+        f"{where}: the log in {point_id} ended before the instant asked for (4322), so that later "
+        "transactions may be missing",
+        hint="take or wait for the next log backup and restore again; or choose an instant that "
+        "sqlbak windows shows",
+    )
+
+
+def _restore(run: Run, done: int, take_tail: Callable[[], None] | None) -> DatabaseOutcome:
     chain, target = run.chain, run.target
     left = chain.steps[done:]
     with contextlib.ExitStack() as opened:
@@ -253,7 +178,7 @@ def _restore(run: _Run, done: int, take_tail: Callable[[], None] | None) -> Data
                 )
             )
         if run.checked.ends_sessions:
-            _run(run, disconnect_statement(target.name), doing="ending sessions")
+            execute(run, disconnect_statement(target.name), doing="ending sessions")
             run.was_restricted = True
         if run.checked.takes_tail and take_tail is not None:
             run.progress.phase("backing up the tail of the log")
@@ -268,7 +193,7 @@ def _restore(run: _Run, done: int, take_tail: Callable[[], None] | None) -> Data
     return _finish(run, done)
 
 
-def _apply(run: _Run, number: int, step: RestoreStep, devices: tuple[Device, ...]) -> None:
+def _apply(run: Run, number: int, step: RestoreStep, devices: tuple[Device, ...]) -> None:
     """One RESTORE, with NORECOVERY."""
     header = read_header(step.facts["header"])
     kind = step.point.type.value
@@ -306,15 +231,10 @@ def _apply(run: _Run, number: int, step: RestoreStep, devices: tuple[Device, ...
             )
         )
     run.is_waiting = False
-    texts = _run(run, statement, doing=doing, hear=_Percent(run.progress, header.stored_bytes))
+    texts = execute(run, statement, doing=doing, hear=_Percent(run.progress, header.stored_bytes))
     run.has_begun = True
     if stops and is_left_restoring(texts) and not run.chain.is_proven:
-        raise RestoreNotProven(
-            f"{run.server.instance}/{run.target.name}: the log in {step.point.id} ended before "
-            "the instant asked for (4322), so that later transactions may be missing",
-            hint="take or wait for the next log backup and restore again; or choose an instant "
-            "that sqlbak windows shows",
-        )
+        raise _ended_too_early(f"{run.server.instance}/{run.target.name}", step.point.id)
 
 
 class _Percent:
@@ -335,42 +255,34 @@ class _Percent:
             self._done = now
 
 
-def _run(
-    run: _Run, statement: str, *, doing: str, hear: Callable[[str], None] | None = None
-) -> tuple[str, ...]:
-    try:
-        return run.session.run(statement, doing=doing, stop=run.stop, hear=hear)
-    except StatementFailed as failed:
-        raise failed.explained(RestoreFailed) from None
-
-
-def _finish(run: _Run, done: int) -> DatabaseOutcome:
+def _finish(run: Run, done: int) -> DatabaseOutcome:
     """Look where the log stands, open the database, and look again."""
     chain, target = run.chain, run.target
     last = chain.steps[-1]
     run.progress.phase("recovering")
-    before = _look(run)
+    before = look(run)
     reached = before.redo_start
     _check_position(run, reached)
     state = "RESTORING"
     if target.recovers:
         run.stop.check()
         run.is_recovering = True
-        _run(run, recover_statement(target.name), doing="recovering the database")
-        state = _look(run).state
+        execute(run, recover_statement(target.name), doing="recovering the database")
+        state = look(run).state
         if state != "ONLINE":
             raise RestoreNotProven(
                 f"{run.server.instance}/{target.name} is {state} after it was recovered, "
                 "not ONLINE",
                 hint="the server's error log says why",
             )
-        _let_in_again(run)
+        let_in_again(run)
     header = read_header(chain.steps[0].facts["header"])
     return DatabaseOutcome(
         server=run.server.instance,
         database=target.name,
         state=state,
-        proven=state == "ONLINE",
+        # A log that goes on behind the instant proves by itself that nothing before is missing.
+        proven=state == "ONLINE" and (chain.is_proven or run.stop_at is not None),
         reached=LogPosition(chain.lineage, last.point.last_lsn if reached is None else reached),
         stop_at=None if run.stop_at is None else run.stop_at.literal,
         files=dict(run.checked.files.paths),
@@ -385,7 +297,7 @@ def _finish(run: _Run, done: int) -> DatabaseOutcome:
     )
 
 
-def _next_steps(run: _Run, state: str, header: BackupHeader) -> tuple[str, ...]:
+def _next_steps(run: Run, state: str, header: BackupHeader) -> tuple[str, ...]:
     name = identifier(run.target.name)
     if state != "ONLINE":
         return (
@@ -401,20 +313,7 @@ def _next_steps(run: _Run, state: str, header: BackupHeader) -> tuple[str, ...]:
     )
 
 
-def _look(run: _Run) -> ExistingDatabase:
-    try:
-        found = read_database(run.session, run.target.name)
-    except StatementFailed as failed:
-        raise failed.explained(RestoreFailed) from None
-    if found is None:
-        raise RestoreFailed(
-            f"{run.server.instance}/{run.target.name} is gone: somebody dropped it meanwhile",
-            hint="run the restore again",
-        )
-    return found
-
-
-def _check_position(run: _Run, reached: int | None) -> None:
+def _check_position(run: Run, reached: int | None) -> None:
     """Where the server says that it stands has to be inside the last step."""
     last = run.chain.steps[-1].point
     if reached is None or last.type is not PointType.LOG:
@@ -431,65 +330,3 @@ def _check_position(run: _Run, reached: int | None) -> None:
             f"{run.chain.stop_lsn}",
             hint="begin again with --overwrite, and report it with the lines above",
         )
-
-
-def _let_in_again(run: _Run) -> None:
-    """Undo what ending the sessions did to a database that is open."""
-    if not run.was_restricted:
-        return
-    with contextlib.suppress(EngineError, Refused):
-        found = read_database(run.session, run.target.name)
-        if found is not None and found.state == "ONLINE" and found.user_access != "MULTI_USER":
-            run.session.run(multi_user_statement(found.name), doing="letting everybody in again")
-        run.was_restricted = False
-
-
-def _told(run: _Run, error: SqlbakError) -> SqlbakError:
-    """The error, with the state that the database is left in where that is not the old one."""
-    state = _state_now(run)
-    was = None if run.existing is None else run.existing.state
-    if state == was != "RESTORING" and not run.has_begun:
-        return error
-    name = identifier(run.target.name)
-    where = f"{run.server.instance}/{run.target.name}"
-    if state is None and not run.has_begun:
-        return error
-    if state is None:
-        left = f"{where} does not exist any more"
-    elif state == "?":
-        left = f"{where} may be left RESTORING: the server could not be asked"
-    elif state == "ONLINE" and run.is_recovering:
-        left = f"{where} is ONLINE: all was applied and it was recovered, only the answer is lost"
-    else:
-        left = f"{where} is left {state}"
-    hint = (
-        f"go on with the same command and --resume, begin again with --overwrite, or drop it: "
-        f"DROP DATABASE {name}"
-        if state in ("RESTORING", "?")
-        else error.hint
-    )
-    if run.is_waiting and state == "RESTORING":
-        hint = f"nothing of it was overwritten: {recover_statement(run.target.name)} opens it again"
-    if not isinstance(error, EngineError | Refused):
-        # Interrupted and the vault's errors keep their kind; what is left is said all the same.
-        error.message = f"{error.message}; {left}"
-        error.hint = error.hint or hint
-        return error
-    failure = as_restore_failure(error)
-    kept = type(failure)
-    both = f"{error.hint}; {hint}" if error.hint and error.hint != hint else hint
-    return kept(f"{error.message}; {left}", hint=both)
-
-
-def _state_now(run: _Run) -> str | None:
-    """The state of the target; None: there is no such database; "?": nobody can tell."""
-    with contextlib.suppress(EngineError, Refused):
-        found = read_database(run.session, run.target.name)
-        return None if found is None else found.state
-    with (
-        contextlib.suppress(EngineError, Refused),
-        Session.open(run.server.address, stop=NEVER) as again,
-    ):
-        found = read_database(again, run.target.name)
-        return None if found is None else found.state
-    return "?"

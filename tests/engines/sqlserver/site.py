@@ -13,6 +13,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from typer.testing import CliRunner
+
+from sqlbak.cli.main import app
 from sqlbak.engines.sqlserver.statements import literal
 from sqlbak.fleet import Fleet, StoredItem
 from sqlbak.jobs.backup import BackupOutcome, back_up
@@ -168,7 +171,11 @@ class Site:
         return done
 
     def json(self, *arguments: str) -> Any:
-        return json.loads(self.run(*arguments, "--json").stdout)
+        """What the program prints, run in this process."""
+        done = CliRunner().invoke(
+            app, ["--config", str(self.policies), *arguments, "--json"], catch_exceptions=False
+        )
+        return json.loads(done.stdout)
 
     def command(self, *arguments: str) -> list[str]:
         return [sys.executable, "-m", "sqlbak", "--config", str(self.policies), *arguments]

@@ -136,6 +136,9 @@ def test_the_log_of_a_simple_database_is_paused_until_its_model_changes(site: Si
     site.point("Simple", DIFFERENTIAL)
     with pytest.raises(BackupPaused, match="SIMPLE recovery model"):
         site.backup("Simple", LOG)
+    with site.fleet() as fleet:
+        problems = {one.code: one for one in fleet.inspect("erp/Simple").problems}
+    assert problems["log_paused"].remedy == "ALTER DATABASE [Simple] SET RECOVERY FULL"
     site.simulator.execute("ALTER DATABASE Simple SET RECOVERY FULL")
     outcome = site.backup("Simple", LOG)
     assert [point.type for point in outcome.points] == [DIFFERENTIAL]

@@ -41,6 +41,15 @@ def test_a_foreign_full_is_named_and_a_full_is_taken_instead(site: Site) -> None
     assert site.restored("Foreign") == ["one", "two", "three", "four"]
 
 
+def test_a_snapshot_of_the_machine_is_named_as_one(site: Site) -> None:
+    protected(site, "Vss")
+    site.simulator.snapshot_backup("Vss")
+    outcome = site.backup("Vss", DIFFERENTIAL)
+    assert [point.type for point in outcome.points] == [FULL]
+    assert "snapshot" in outcome.notes[0]
+    assert "VSS" in outcome.notes[0]
+
+
 def test_a_foreign_copy_only_full_harms_nothing(site: Site) -> None:
     full = protected(site, "Copied")
     site.simulator.execute("BACKUP DATABASE Copied TO DISK = 'NUL' WITH COPY_ONLY")

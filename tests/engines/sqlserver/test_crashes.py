@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import random
 import signal
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from subprocess import PIPE, STDOUT, Popen
 
 import pytest
 
 from sqlbak.engines.sqlserver.connection import ConnectionLost, Session
-from sqlbak.errors import BackupFailed, Interrupted, SqlbakError
+from sqlbak.errors import BackupFailed, Interrupted, SqlbakError, StoreUnreachable
 from sqlbak.model import PointType
 from sqlbak.stopping import StopSignal
+from sqlbak.vault.payload import PayloadWriter
 from tests.engines.sqlserver.site import DIFFERENTIAL, FULL, LOG, Site, environment
 
 COMMANDS = {FULL: "BACKUP DATABASE", DIFFERENTIAL: "BACKUP DATABASE", LOG: "BACKUP LOG"}
@@ -113,7 +116,11 @@ def test_a_stop_reaches_a_running_backup(site: Site, kind: PointType) -> None:
     all_is_well(site, name, kinds=(kind,))
 
 
-SOME = [pytest.param(FULL, marks=pytest.mark.soak), DIFFERENTIAL, LOG]
+SOME = [
+    pytest.param(FULL, marks=pytest.mark.soak),
+    pytest.param(DIFFERENTIAL, marks=pytest.mark.soak),
+    LOG,
+]
 
 
 @pytest.mark.parametrize("kind", SOME)
@@ -127,7 +134,7 @@ def test_kill_9_while_the_server_writes(site: Site, kind: PointType) -> None:
     all_is_well(site, name, kinds=(kind,))
 
 
-@pytest.mark.parametrize("kind", [FULL, pytest.param(DIFFERENTIAL, marks=pytest.mark.soak), LOG])
+@pytest.mark.parametrize("kind", SOME)
 def test_kill_9_between_the_servers_end_and_the_vault(site: Site, kind: PointType) -> None:
     """The server gives each piece of log out once: only the file has it then."""
     name = f"Between{kind.value}"
@@ -162,6 +169,53 @@ def test_a_log_file_that_was_shipped_but_not_removed_is_not_shipped_twice(site: 
     assert len(site.backup("Once", LOG).points) == 1
     assert site.files() == []
     assert site.restored("Once") == ["one", "two", "three"]
+
+
+@pytest.mark.parametrize("kind", [DIFFERENTIAL, LOG])
+def test_what_the_vault_did_not_take_is_taken_later(
+    site: Site, kind: PointType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"Away{kind.value}"
+    prepared(site, name, kind)
+    site.point(name, LOG)
+    site.simulator.insert(name, "in the file only")
+
+    def away(*_: object, **__: object) -> None:
+        raise StoreUnreachable("the vault is away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PayloadWriter, "seal", away)
+        with pytest.raises(StoreUnreachable):
+            site.backup(name, kind)
+    assert len(site.files()) == 1
+    site.simulator.insert(name, "three")
+    made = site.backup(name, kind).points
+    assert [point.type for point in made] == ([LOG, LOG] if kind is LOG else [DIFFERENTIAL])
+    site.simulator.insert(name, "four")
+    site.point(name, LOG)
+    assert site.restored(name) == ["one", "two", "in the file only", "three", "four"]
+    assert site.files() == []
+
+
+def test_a_log_file_of_another_fork_is_removed_and_told(site: Site) -> None:
+    prepared(site, "Forked", LOG)
+    site.point("Forked", LOG)
+    site.simulator.execute(
+        "BACKUP DATABASE Forked TO DISK = '/var/opt/mssql/backup/f' WITH COPY_ONLY"
+    )
+    site.simulator.insert("Forked", "on the old fork")
+    killed_after_the_server_ended(site, "Forked", LOG)
+    site.simulator.execute(
+        "RESTORE DATABASE Forked FROM DISK = '/var/opt/mssql/backup/f' WITH REPLACE, RECOVERY"
+    )
+    (site.folder / "f").unlink()
+    assert [point.type for point in site.backup("Forked", LOG).points] == [FULL]
+    site.simulator.insert("Forked", "three")
+    outcome = site.backup("Forked", LOG)
+    assert [point.type for point in outcome.points] == [LOG]
+    assert "joins nothing any more" in " ".join(outcome.notes)
+    assert site.files() == []
+    assert site.restored("Forked", outcome.points[0].id) == ["one", "two", "three"]
 
 
 def test_half_a_log_file_is_removed_and_its_log_taken_again(site: Site) -> None:
@@ -284,3 +338,35 @@ def test_a_backup_of_a_dead_run_that_still_writes_is_left_alone(site: Site) -> N
     process.send_signal(signal.SIGKILL)
     process.communicate()
     all_is_well(site, "Zombie", kinds=(FULL,))
+
+
+@pytest.mark.soak
+def test_many_rounds_of_kills_and_cuts(site: Site) -> None:
+    """At the end everything that was committed is there, and every point restores."""
+    chance = random.Random()
+    seed = chance.randrange(10**9)
+    chance.seed(seed)
+    name = f"Rounds{seed}"
+    site.simulator.create_database(name, rows=["0"])
+    rows = ["0"]
+    for number in range(1, 60):
+        kind = chance.choice([FULL, DIFFERENTIAL, LOG, LOG])
+        way = chance.choice(["kill -9 while", "kill -9 after", "drop", "kill", "write", "none"])
+        site.simulator.insert(name, str(number))
+        rows.append(str(number))
+        if way.startswith("kill -9") and site.points(name):
+            # What was asked for may become another kind, which the server then never reaches.
+            killed_while_the_server_writes(site, name, LOG)
+        elif way in ("drop", "kill", "write"):
+            site.simulator.faults.add(way, at_percent=chance.choice([0, 30, 100]), database=name)
+        with suppress(SqlbakError):
+            site.backup(name, kind)
+        site.simulator.faults.clear()
+    site.backup(name, LOG)
+    site.simulator.insert(name, "last")
+    site.backup(name, LOG)
+    assert site.restored(name) == [*rows, "last"], seed
+    for point in site.points(name):
+        held = site.restored(name, point.id)
+        assert held == rows[: len(held)] or held == [*rows, "last"], seed
+    assert site.files() == [], seed

@@ -40,7 +40,7 @@ def test_every_command_works_on_a_database(site: Site) -> None:
 
 def test_what_cannot_be_taken_is_refused_with_its_own_exit_code(site: Site) -> None:
     site.simulator.create_database("Plain", model="SIMPLE")
-    site.run("backup", "erp/Plain")
+    site.point("Plain", FULL)
     refused = site.run("backup", "erp/Plain", "--type", "log", "--json", check=False)
     assert refused.returncode == 3
     assert json.loads(refused.stdout)["error"]["code"] == "backup_paused"
