@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from sqlbak.errors import SqlbakError
 from sqlbak.fleet import Fleet
 from sqlbak.model import Point
-from sqlbak.monitor.changes import changes
+from sqlbak.monitor.changes import changes, unprotected
 from sqlbak.monitor.deletions import deletions
 from sqlbak.monitor.events import Event, EventSink
 from sqlbak.monitor.gathering import Gatherer
@@ -130,7 +130,12 @@ class Watch:
             return
         moment = self._now()
         statuses = tuple(status_of(watched, moment) for watched in gathered.items)
-        told, self._holding = changes(self._holding, statuses, moment)
+        told, self._holding = changes(
+            self._holding,
+            statuses,
+            moment,
+            [unprotected(name, moment) for name in gathered.left_out],
+        )
         gone, self._stored = deletions(self._stored, gathered.items, moment)
         with self._state:
             self._sight = Sight(statuses, moment, time.monotonic() - began)
