@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections import Counter
+from contextlib import closing
 from typing import Annotated
 
 import typer
@@ -13,6 +14,7 @@ from sqlbak.cli.output import instant
 from sqlbak.cli.session import AsJson, Config, session
 from sqlbak.cli.signals import stop_on_signals
 from sqlbak.errors import UsageError
+from sqlbak.monitor.notifier import Notifier
 from sqlbak.policy.rate import Rate
 from sqlbak.policy.settings import Dsn
 from sqlbak.scheduler.configuration_watch import ConfigurationWatch
@@ -79,7 +81,7 @@ def worker(
     dsn = queue_dsn(_needed(queue))
     watch = ConfigurationWatch(here.config)
     log = event_log(as_json=True if here.output.as_json else None)
-    with stop_on_signals() as stop:
+    with stop_on_signals() as stop, closing(Notifier(log)) as notifier:
         before = signal.signal(signal.SIGHUP, lambda _number, _frame: watch.ask())
         try:
             QueueWorker(
@@ -91,6 +93,8 @@ def worker(
                 grace_seconds=grace,
                 heartbeat_seconds=heartbeat,
                 bandwidth=bytes_per_second(bandwidth),
+                events=notifier,
+                on_fleet=lambda fleet: notifier.use(fleet.configuration.notifications),
             ).run()
         finally:
             signal.signal(signal.SIGHUP, before)

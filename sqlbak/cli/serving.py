@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -17,6 +17,7 @@ from sqlbak.errors import Interrupted, SqlbakError, UsageError
 from sqlbak.fleet import Fleet
 from sqlbak.monitor.attendant import Attendant
 from sqlbak.monitor.metrics import Vitals
+from sqlbak.monitor.notifier import Notifier
 from sqlbak.monitor.watch import EVERY_SECONDS
 from sqlbak.monitor.web import parse_address
 from sqlbak.scheduler.configuration_watch import ConfigurationWatch
@@ -137,11 +138,11 @@ def _once(here: Session, limits: Limits, *, is_dry: bool) -> int:
         done: list[Done] = []
         if not is_dry:
             log = event_log(as_json=True if here.output.as_json else None)
-            work = Work(log, stop, lambda: datetime.now(UTC))
             due = [decision.job for decision in decisions.due]
-            done = do_all(
-                fleet, due, work, jobs_at_once=limits.jobs_at_once, now=lambda: datetime.now(UTC)
-            )
+            with closing(Notifier(log)) as notifier:
+                notifier.use(fleet.configuration.notifications)
+                work = Work(log, stop, lambda: datetime.now(UTC), notifier)
+                done = do_all(fleet, due, work, jobs_at_once=limits.jobs_at_once, now=work.now)
     here.output.document(_document(decisions, done, is_dry=is_dry))
     _show(here, decisions, done, is_dry=is_dry)
     if stop.is_requested:

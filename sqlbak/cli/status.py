@@ -13,6 +13,7 @@ from sqlbak.cli.signals import stop_on_signals
 from sqlbak.errors import ProtectionAtRisk, UnknownName
 from sqlbak.fleet import Fleet, StoredItem, instance_of
 from sqlbak.model import PointType
+from sqlbak.monitor.changes import unprotected
 from sqlbak.monitor.concerns import span_text
 from sqlbak.monitor.events import EventSeverity
 from sqlbak.monitor.gathering import Gatherer
@@ -40,17 +41,23 @@ def status(
             raise UnknownName("item", item, fleet.item_names(instance_of(item)))
         moment = _now()
         statuses = [status_of(watched, moment) for watched in gathered.items]
-        unwatched = list(gathered.unwatched)
-    at_risk = any(one.health is not Health.HEALTHY for one in statuses)
+        unwatched, left_out = list(gathered.unwatched), list(gathered.left_out)
+    at_risk = bool(left_out) or any(one.health is not Health.HEALTHY for one in statuses)
     here.output.document(
         {
             "at_risk": at_risk,
             "as_of": instant(moment),
             "items": [status_document(one) for one in statuses],
+            "unprotected_databases": left_out,
             "unwatched": [{"item": one.item.name, "item_id": one.item.id} for one in unwatched],
         }
     )
     _show(statuses, unwatched, here.output, in_full=item is not None)
+    for name in left_out:
+        event = unprotected(name, moment)
+        here.output.text()
+        here.output.text(f"{event.severity.value}: {event.what}")
+        here.output.text(f"    {event.remedy}")
     if at_risk:
         raise typer.Exit(ProtectionAtRisk.exit_code)
 

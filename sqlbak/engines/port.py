@@ -55,12 +55,14 @@ class Severity(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Problem:
     """Something on the server that keeps backups from working, and the statement, setting or
-    pg_hba line that mends it (``remedy``, ready to paste)."""
+    pg_hba line that mends it (``remedy``, ready to paste). ``database``: the only one that it
+    concerns; None: the whole instance."""
 
     code: str
     severity: Severity
     what: str
     remedy: str
+    database: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,10 @@ pages. It costs nothing where nobody asked for pages or notices.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Self
 
-from sqlbak.monitor.events import Event
+from sqlbak.monitor.events import Event, EventKind
 from sqlbak.monitor.metrics import FleetCollector, Tally, Vitals
 from sqlbak.monitor.notifier import Diary, Notifier
 from sqlbak.monitor.watch import EVERY_SECONDS, Watch
@@ -19,6 +20,23 @@ __all__ = ["Attendant"]
 _DEAD_AFTER_SECONDS = 120.0
 """A scheduler loop that stands still for so long counts as dead: a tick never waits for anything
 that may take longer."""
+
+
+_SEEN_BY_ALL = (EventKind.BACKUP_FAILED, EventKind.RPO_BREACHED)
+"""What the vault shows to every scheduler, wherever it happened."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """Where the watch's events go."""
+
+    tally: Tally
+    notifier: Notifier
+
+    def emit(self, event: Event) -> None:
+        """Count and tell."""
+        self.tally.emit(event)
+        self.notifier.emit(event)
 
 
 class Attendant:
@@ -39,7 +57,7 @@ class Attendant:
         self._vitals = vitals
         self._tally = Tally()
         self._notifier = Notifier(diary)
-        self._watch = Watch(self, diary, every_seconds=every_seconds)
+        self._watch = Watch(_Told(self._tally, self._notifier), diary, every_seconds=every_seconds)
         self._is_watching = False
         self._web: WebServer | None = None
         if address is not None:
@@ -75,9 +93,11 @@ class Attendant:
             self._watch.start()
 
     def emit(self, event: Event) -> None:
-        """Count it, and tell whoever wants to know. Never waits, never raises."""
+        """Count it, and tell whoever wants to know. Never waits, never raises. What another
+        scheduler sees too, and tells, is only counted here."""
         self._tally.emit(event)
-        self._notifier.emit(event)
+        if event.is_over or event.kind not in _SEEN_BY_ALL or self._watch.is_telling:
+            self._notifier.emit(event)
 
     def _not_alive(self) -> str | None:
         idle = self._vitals().idle_seconds

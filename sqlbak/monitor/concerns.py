@@ -31,17 +31,21 @@ _ORDER = (_CRITICAL, _WARNING, _NOTICE)
 
 @dataclass(frozen=True, slots=True)
 class Concern:
-    """One thing that is wrong; fields as in Event. A NOTICE does not count against the health."""
+    """One thing that is wrong; fields as in Event. A NOTICE does not count against the health.
+    ``subject``: the item, or the instance or vault that many items have in common."""
 
     kind: EventKind
+    subject: str
     severity: EventSeverity
     what: str
     remedy: str
     detail: str = ""
 
-    def event(self, subject: str, now: datetime) -> Event:
-        """The event that tells it of ``subject``: an item, or what many items have in common."""
-        return Event(self.kind, subject, self.severity, self.what, self.remedy, now, self.detail)
+    def event(self, now: datetime) -> Event:
+        """The event that tells it."""
+        return Event(
+            self.kind, self.subject, self.severity, self.what, self.remedy, now, self.detail
+        )
 
 
 def found_concerns(
@@ -65,6 +69,7 @@ def _of_vault(watched: Watched) -> Iterator[Concern]:
     if watched.vault_error is not None:
         yield Concern(
             EventKind.VAULT_UNREACHABLE,
+            watched.vault_name,
             _CRITICAL,
             f"the vault {watched.vault_name} cannot be asked: {watched.vault_error.message}",
             watched.vault_error.hint or "make the vault reachable; until then nothing is backed up",
@@ -72,6 +77,7 @@ def _of_vault(watched: Watched) -> Iterator[Concern]:
     if watched.refusal is not None:
         yield Concern(
             EventKind.BACKUP_MISSING,
+            watched.name,
             _CRITICAL,
             f"{watched.name} is not backed up: {watched.refusal.message}",
             watched.refusal.hint,
@@ -86,9 +92,10 @@ def _of_backups(
         return
     if watched.holdings.newest is None:
         yield _nothing_restorable(watched)
-    elif rpo is not None and rpo > promise.limit:
+    elif rpo is not None and rpo > promise.limit and PointType.FULL not in watched.paused:
         yield Concern(
             EventKind.RPO_BREACHED,
+            watched.name,
             _CRITICAL,
             f"losing {watched.name} now would cost {span_text(rpo)} of work; the policy "
             f"{watched.policy_name} promises {span_text(promise.target)}",
@@ -98,6 +105,7 @@ def _of_backups(
         why = "" if watched.holdings.trouble is None else f" ({watched.holdings.trouble.message})"
         yield Concern(
             EventKind.CHAIN_UNUSABLE,
+            watched.name,
             _CRITICAL,
             f"the newest recovery points of {watched.name} join no full, and cannot be "
             f"restored{why}",
@@ -111,6 +119,7 @@ def _nothing_restorable(watched: Watched) -> Concern:
     if PointType.FULL in watched.running:
         return Concern(
             EventKind.BACKUP_MISSING,
+            watched.name,
             _WARNING,
             f"nothing of {watched.name} can be restored yet; its first full is running",
             f"wait for it: sqlbak jobs {watched.name}",
@@ -118,6 +127,7 @@ def _nothing_restorable(watched: Watched) -> Concern:
         )
     return Concern(
         EventKind.BACKUP_MISSING,
+        watched.name,
         _CRITICAL,
         f"nothing of {watched.name} can be restored: it has no usable full backup",
         f"start the scheduler (sqlbak run), or take one now: sqlbak backup {watched.name} "
@@ -129,7 +139,7 @@ def _nothing_restorable(watched: Watched) -> Concern:
 def _missing(watched: Watched, now: datetime) -> Iterator[Concern]:
     if watched.holdings.newest is None:
         return
-    for kind in scheduled(watched.policy):
+    for kind in scheduled(watched.policy, watched.paused):
         # Younger slots may still be served in time; they do not hide an older one that was not.
         slot = previous_slot(watched.policy, kind, now - allowance(watched.policy, kind))
         if slot is None or is_served(watched.policy, slot, watched.holdings):
@@ -140,6 +150,7 @@ def _missing(watched: Watched, now: datetime) -> Iterator[Concern]:
         if since is not None:
             yield Concern(
                 EventKind.BACKUP_MISSING,
+                watched.name,
                 _WARNING,
                 f"the {kind.value} backup of {watched.name} has been running for "
                 f"{span_text(now - since)}",
@@ -149,6 +160,7 @@ def _missing(watched: Watched, now: datetime) -> Iterator[Concern]:
         else:
             yield Concern(
                 EventKind.BACKUP_MISSING,
+                watched.name,
                 _WARNING,
                 f"the {kind.value} backup of {watched.name} that was due at "
                 f"{slot.instant:%Y-%m-%d %H:%M}Z is missing, {span_text(now - slot.instant)} late",
@@ -166,6 +178,7 @@ def _failed(watched: Watched) -> Iterator[Concern]:
         told.add(record.type)
         yield Concern(
             EventKind.BACKUP_FAILED,
+            watched.name,
             _WARNING,
             f"the last {record.type} backup of {watched.name} failed at "
             f"{record.finished_at:%Y-%m-%d %H:%M}Z: {record.error_message or record.error_code}",
@@ -181,6 +194,7 @@ def _of_server(watched: Watched) -> Iterator[Concern]:
     if look.error is not None:
         yield Concern(
             EventKind.SERVER_UNREACHABLE,
+            watched.instance,
             _CRITICAL,
             f"the server of {watched.name} cannot be asked: {look.error.message}",
             look.error.hint or "make the server reachable; what is in the vault can be restored",
@@ -188,11 +202,12 @@ def _of_server(watched: Watched) -> Iterator[Concern]:
     if look.inspection is None:
         return
     for problem in look.inspection.problems:
-        if problem.code in _SLOT_CODES:
+        if problem.code in _SLOT_CODES or problem.database not in (None, watched.database):
             continue
         blocks = problem.severity is Severity.BLOCKING
         yield Concern(
             EventKind.SERVER_PROBLEM,
+            watched.instance if problem.database is None else watched.name,
             _CRITICAL if blocks else _NOTICE,
             problem.what,
             problem.remedy,
@@ -203,6 +218,7 @@ def _of_server(watched: Watched) -> Iterator[Concern]:
         apart = span_text(abs(clock - look.looked_at))
         yield Concern(
             EventKind.SERVER_PROBLEM,
+            watched.instance,
             _NOTICE,
             f"the clocks of {watched.name} and of this machine are {apart} apart; restores go by "
             "the server's",
@@ -219,6 +235,7 @@ def _of_slot(watched: Watched, slot: SlotView | None) -> Iterator[Concern]:
         state = "is lost: the server discarded log that it held" if slot.exists else "is gone"
         yield Concern(
             EventKind.SLOT_NEAR_LOST,
+            watched.instance,
             _CRITICAL,
             f"the replication slot {slot.name} of {watched.name} {state}; the next backup is a "
             "full, and the window has a gap",
@@ -228,6 +245,7 @@ def _of_slot(watched: Watched, slot: SlotView | None) -> Iterator[Concern]:
         left = "" if slot.safe_bytes is None else f": {_size(slot.safe_bytes)} of log are left"
         yield Concern(
             EventKind.SLOT_NEAR_LOST,
+            watched.instance,
             _CRITICAL,
             f"the replication slot {slot.name} of {watched.name} is about to be lost{left}",
             f"run a log backup now ({again}), and raise max_slot_wal_keep_size",

@@ -16,7 +16,7 @@ import xxhash
 
 from sqlbak.errors import FeatureUnsupported, SqlbakError
 from sqlbak.fleet import Fleet, StoredItem, instance_of
-from sqlbak.model import PointType
+from sqlbak.model import EngineName, PointType
 from sqlbak.monitor.at_once import at_once
 from sqlbak.monitor.holdings import Holdings, holdings_of, taken_at
 from sqlbak.monitor.promise import is_served, scheduled
@@ -39,10 +39,12 @@ _MOST_RECORDS = 40
 
 @dataclass(frozen=True, slots=True)
 class Gathered:
-    """What was found, by name. ``unwatched``: stored items that nothing configured stands for."""
+    """What was found, by name. ``unwatched``: stored items that nothing configured stands for.
+    ``left_out``: databases that are neither included nor excluded, as ``instance/database``."""
 
     items: tuple[Watched, ...]
     unwatched: tuple[StoredItem, ...]
+    left_out: tuple[str, ...] = ()
 
 
 class Gatherer:
@@ -69,7 +71,9 @@ class Gatherer:
         found = [
             (watched, candidates)
             for instance in instances
-            for watched, candidates in self._items(instance, stock, looks[instance])
+            for watched, candidates in self._items(
+                instance, stock, looks[instance], asks_servers=asks_servers
+            )
             if name in (None, instance, watched.name)
         ]
         moment = now()
@@ -78,11 +82,18 @@ class Gatherer:
         ids = {one.item_id for one in items}
         self._known = {key: kept for key, kept in self._known.items() if key in ids}
         unwatched = () if name is not None else stock.items
+        left_out = [
+            f"{instance}/{database}"
+            for instance, look in looks.items()
+            if look is not None and look.inspection is not None
+            for database in look.inspection.facts.get("left_out", ())
+        ]
         return Gathered(
             tuple(items),
             tuple(
                 one for one in unwatched if one.item.name not in names and one.item.id not in ids
             ),
+            tuple(one for one in left_out if name in (None, wanted, one)),
         )
 
     def _look(self, instance: str, now: Callable[[], datetime]) -> Look | None:
@@ -94,7 +105,7 @@ class Gatherer:
         except SqlbakError:
             return None  # the slot has the vault's name; that the vault is away is told elsewhere
         try:
-            inspection = self._fleet.engine(instance).inspect()
+            inspection = self._fleet.inspect(instance)
         except FeatureUnsupported:
             return None
         except SqlbakError as error:
@@ -102,7 +113,7 @@ class Gatherer:
         return Look(now(), inspection)
 
     def _items(
-        self, instance: str, stock: Stock, look: Look | None
+        self, instance: str, stock: Stock, look: Look | None, *, asks_servers: bool
     ) -> Iterator[tuple[Watched, list[StoredItem]]]:
         """The configured items of one instance, and the stored ones that each may be."""
         fleet = self._fleet
@@ -124,15 +135,28 @@ class Gatherer:
         names: tuple[str, ...]
         try:
             fleet.require_supported(instance)
-            names = fleet.item_names(instance)
+            names = self._names(instance, ours, look, asks_servers=asks_servers)
         except FeatureUnsupported as error:
             yield replace(bare, refusal=error), ours
             return
-        except SqlbakError:
-            # Its server is asked which databases it has, and is away: the look tells so.
-            names = tuple(sorted({one.item.name for one in ours})) or (instance,)
         for name in names:
             yield replace(bare, name=name), _candidates(name, stored, look, fleet)
+
+    def _names(
+        self, instance: str, ours: list[StoredItem], look: Look | None, *, asks_servers: bool
+    ) -> tuple[str, ...]:
+        """What the instance's items are called: by what its server says, where that is what tells
+        it; else by what is stored of it."""
+        stored = tuple(sorted({one.item.name for one in ours})) or (instance,)
+        is_told = self._fleet.engine_name(instance) is EngineName.POSTGRES
+        if not is_told and (not asks_servers or (look is not None and look.error is not None)):
+            return stored
+        try:
+            return self._fleet.item_names(instance)
+        except FeatureUnsupported:
+            raise
+        except SqlbakError:
+            return stored
 
     def _filled(self, bare: Watched, candidates: list[StoredItem], now: datetime) -> Watched:
         try:

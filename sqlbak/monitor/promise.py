@@ -6,6 +6,7 @@ is allowed for that is fixed here, in one place, so that status, metrics and not
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -35,14 +36,15 @@ class Promise:
     limit: timedelta
 
 
-def scheduled(policy: Policy) -> tuple[PointType, ...]:
-    """The types of backup that the policy schedules."""
+def scheduled(policy: Policy, paused: Collection[PointType] = ()) -> tuple[PointType, ...]:
+    """The types of backup that the policy schedules, without those that cannot be taken of the
+    item as its owner keeps it."""
     types = [PointType.FULL]
     if policy.differential is not None:
         types.append(PointType.DIFFERENTIAL)
     if policy.log is not None:
         types.append(PointType.LOG)
-    return tuple(types)
+    return tuple(kind for kind in types if kind not in paused)
 
 
 def allowance(policy: Policy, kind: PointType) -> timedelta:
@@ -54,19 +56,23 @@ def allowance(policy: Policy, kind: PointType) -> timedelta:
     return min(max(interval / 2, least), most)
 
 
-def promise_of(policy: Policy, now: datetime) -> Promise:
-    """The promise as it stands at ``now`` (aware)."""
-    shipping = policy.shipping_interval_seconds
+def promise_of(policy: Policy, now: datetime, paused: Collection[PointType] = ()) -> Promise:
+    """The promise as it stands at ``now`` (aware). Where logs are paused it is that of fulls and
+    differentials; where everything is, that of the policy as it is written."""
+    if PointType.FULL in paused:
+        paused = ()
+    shipping = None if PointType.LOG in paused else policy.shipping_interval_seconds
     if shipping is not None:
         target = timedelta(seconds=shipping)
         return Promise(target, target + _SHIPPING_ALLOWANCE)
-    if policy.log_interval is not None:
+    if policy.log_interval is not None and PointType.LOG not in paused:
         target = policy.log_interval
         return Promise(target, target + allowance(policy, PointType.LOG))
     # Without logs only the ends of fulls and differentials can be restored.
-    befores = [previous_slot(policy, kind, now) for kind in scheduled(policy)]
+    kinds = scheduled(policy, paused)
+    befores = [previous_slot(policy, kind, now) for kind in kinds]
     before = max((slot.instant for slot in befores if slot is not None), default=now)
-    after = min(next_slot(policy, kind, now).instant for kind in scheduled(policy))
+    after = min(next_slot(policy, kind, now).instant for kind in kinds)
     target = after - before
     return Promise(target, target + _DATA_ALLOWANCE)
 

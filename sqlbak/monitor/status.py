@@ -86,7 +86,7 @@ class ItemStatus:
 
 def status_of(watched: Watched, now: datetime) -> ItemStatus:
     """The status of one item at ``now`` (aware)."""
-    promise = promise_of(watched.policy, now)
+    promise = promise_of(watched.policy, now, watched.paused)
     holdings = watched.holdings
     newest = holdings.newest
     rpo = None if newest is None else max(_server_now(watched.look, now) - newest, timedelta(0))

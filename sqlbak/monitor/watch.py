@@ -13,12 +13,13 @@ from datetime import UTC, datetime
 from sqlbak.errors import SqlbakError
 from sqlbak.fleet import Fleet
 from sqlbak.model import Point
-from sqlbak.monitor.changes import changes
+from sqlbak.monitor.changes import changes, unprotected
 from sqlbak.monitor.deletions import deletions
 from sqlbak.monitor.events import Event, EventSink
 from sqlbak.monitor.gathering import Gatherer
 from sqlbak.monitor.notifier import Diary
 from sqlbak.monitor.status import ItemStatus, status_of
+from sqlbak.monitor.teller import Teller
 from sqlbak.policy.schema import Configuration
 from sqlbak.stopping import StopSignal
 from sqlbak.vault.retry import RetryPolicy
@@ -40,8 +41,30 @@ class Sight:
     seconds: float
 
 
+class _View:
+    """One set of policies, with all that is needed to look at it."""
+
+    def __init__(self, configuration: Configuration, stop: StopSignal) -> None:
+        # It looks again soon anyway, so it asks a store twice at most.
+        self._fleet = Fleet(configuration, retries=RetryPolicy(attempts=2), stop=stop)
+        self.gatherer = Gatherer(self._fleet, remembers=True)
+        # Who has nobody to tell leaves it to others.
+        self._teller = Teller(self._fleet) if configuration.notifications else None
+
+    def is_ours_to_tell(self) -> bool:
+        """Whether this process tells what all schedulers see."""
+        return self._teller is None or self._teller.is_ours_to_tell()
+
+    def close(self) -> None:
+        """Give the lease back, and close the connections."""
+        if self._teller is not None:
+            self._teller.close()
+        self._fleet.close()
+
+
 class Watch:
-    """Looks from a thread of its own between ``start`` and ``close``."""
+    """Looks from a thread of its own between ``start`` and ``close``. Of several schedulers one
+    tells what is seen; the others tell only what is over, to whom they had told that it began."""
 
     def __init__(
         self,
@@ -60,6 +83,7 @@ class Watch:
         self._state = threading.Condition()
         self._wanted: Configuration | None = None
         self._sight: Sight | None = None
+        self._is_telling = True
         self._holding: dict[str, Event] = {}
         self._stored: dict[str, tuple[Point, ...]] = {}
 
@@ -79,6 +103,12 @@ class Watch:
         with self._state:
             return self._sight
 
+    @property
+    def is_telling(self) -> bool:
+        """Whether this is the scheduler that tells; True until it is known."""
+        with self._state:
+            return self._is_telling
+
     def close(self) -> None:
         """End, after the look under way."""
         with self._state:
@@ -88,8 +118,7 @@ class Watch:
             self._thread.join()
 
     def _work(self) -> None:
-        fleet: Fleet | None = None
-        gatherer: Gatherer | None = None
+        view: _View | None = None
         pause: float | None = None
         try:
             while True:
@@ -99,26 +128,25 @@ class Watch:
                 if self._stop.is_requested:
                     return
                 if wanted is not None:
-                    if fleet is not None:
-                        fleet.close()
-                    # It looks again soon anyway.
-                    fleet = Fleet(wanted, retries=RetryPolicy(attempts=2), stop=self._stop)
-                    gatherer = Gatherer(fleet, remembers=True)
+                    if view is not None:
+                        view.close()
+                    view = _View(wanted, self._stop)
                 began = time.monotonic()
-                if gatherer is not None:
-                    self._look(gatherer)
+                if view is not None:
+                    self._look(view)
                 pause = max(self._every, _SHARE * (time.monotonic() - began))
         finally:
-            if fleet is not None:
-                fleet.close()
+            if view is not None:
+                view.close()
 
     def _is_called(self) -> bool:
         return self._stop.is_requested or self._wanted is not None
 
-    def _look(self, gatherer: Gatherer) -> None:
+    def _look(self, view: _View) -> None:
         began = time.monotonic()
         try:
-            gathered = gatherer.gather(None, self._now)
+            gathered = view.gatherer.gather(None, self._now)
+            is_telling = view.is_ours_to_tell()
         except SqlbakError as error:
             if not self._stop.is_requested:
                 self._diary.warning(
@@ -130,9 +158,16 @@ class Watch:
             return
         moment = self._now()
         statuses = tuple(status_of(watched, moment) for watched in gathered.items)
-        told, self._holding = changes(self._holding, statuses, moment)
+        told, self._holding = changes(
+            self._holding,
+            statuses,
+            moment,
+            [unprotected(name, moment) for name in gathered.left_out],
+        )
         gone, self._stored = deletions(self._stored, gathered.items, moment)
         with self._state:
             self._sight = Sight(statuses, moment, time.monotonic() - began)
+            self._is_telling = is_telling
         for event in [*told, *gone]:
-            self._events.emit(event)
+            if is_telling or event.is_over:
+                self._events.emit(event)

@@ -55,3 +55,21 @@ class Watched:
     look: Look | None = None
     vault_error: SqlbakError | None = None
     refusal: SqlbakError | None = None
+
+    @property
+    def instance(self) -> str:
+        """The name of its server."""
+        return self.name.partition("/")[0]
+
+    @property
+    def database(self) -> str | None:
+        """The name of its database; None where the whole server is one item."""
+        return self.name.partition("/")[2] or None
+
+    @property
+    def paused(self) -> Mapping[PointType, str]:
+        """What cannot be taken of it as its owner keeps it, and why, as far as the server said."""
+        if self.look is None or self.look.inspection is None:
+            return {}
+        items = self.look.inspection.items
+        return next((one.paused for one in items if one.database in (None, self.database)), {})

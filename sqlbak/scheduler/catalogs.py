@@ -1,5 +1,5 @@
-"""What the loop knows of recovery points: read in the background, a few items at a time, so that a
-slow store holds up neither the loop nor other items.
+"""What the loop knows of recovery points: read in the background, a few items of each vault at a
+time, so that a store that is slow or away holds up neither the loop nor the items of other vaults.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from sqlbak.vault.vault import Vault
 
 __all__ = ["Catalogs", "Known"]
 
-_READERS = 8
+_READERS = 4
+"""Of each vault."""
+
 _INDEX_SECONDS = 60.0
 _INDEX_AGAIN_SECONDS = 5.0
 
@@ -69,7 +71,7 @@ class Catalogs:
         self._on_failure = on_failure
         self._on_news = on_news
         self._state: _State | None = None
-        self._pool = ThreadPoolExecutor(_READERS, thread_name_prefix="catalog")
+        self._pools: dict[str, ThreadPoolExecutor] = {}
 
     def use(self, view: Fleet) -> None:
         """Read through ``view`` from now on; nothing is known any more. It is closed here."""
@@ -88,7 +90,7 @@ class Catalogs:
             if (known is None or now - known.read_at >= age) and name not in state.reading:
                 state.reading.add(name)
                 state.view.enter()
-                self._pool.submit(self._read, state, name)
+                self._readers(state.view.policy(name).vault).submit(self._read, state, name)
         return known
 
     def forget(self, name: str, item_id: str | None = None) -> None:
@@ -114,13 +116,22 @@ class Catalogs:
                 state.view.leave()
 
         state.view.enter()
-        self._pool.submit(run)
+        self._readers("").submit(run)
 
     def close(self) -> None:
         """End the readers and wait for them."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        for pool in self._pools.values():
+            pool.shutdown(wait=False, cancel_futures=True)
+        for pool in self._pools.values():
+            pool.shutdown(wait=True)
         if self._state is not None:
             self._state.view.close()
+
+    def _readers(self, vault_name: str) -> ThreadPoolExecutor:
+        """The threads that read one vault."""
+        if vault_name not in self._pools:
+            self._pools[vault_name] = ThreadPoolExecutor(_READERS, f"catalog-{vault_name}")
+        return self._pools[vault_name]
 
     def _current(self) -> _State:
         if self._state is None:

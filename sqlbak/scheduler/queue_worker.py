@@ -58,6 +58,7 @@ class _Again(Exception):
 class QueueWorker:
     """Runs until ``stop`` is requested; then lets running backups end for ``grace_seconds``.
 
+    ``on_fleet`` is told of each set of policies that comes into force.
     ``heartbeat_seconds``: after three of them without one, another worker's jobs are taken over.
     ``take`` and ``points`` are there for simulations.
     """
@@ -75,6 +76,7 @@ class QueueWorker:
         polling_seconds: float = 2.0,
         bandwidth: int | None = None,
         events: EventSink = NO_EVENTS,
+        on_fleet: Callable[[Fleet], None] = lambda _fleet: None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         decide: Decide = due,
         take: Take | None = None,
@@ -92,6 +94,7 @@ class QueueWorker:
         self._polling_seconds = polling_seconds
         self._cap = None if bandwidth is None else BandwidthCap(bandwidth)
         self._events = events
+        self._on_fleet = on_fleet
         self._now = now
         self._decide = decide
         self._take = self._taken if take is None else take
@@ -263,6 +266,7 @@ class QueueWorker:
         self._fleet = Fleet(loaded.configuration, stop=self._abort, bandwidth=self._cap)
         if before is not None:
             before.close_when_idle()
+        self._on_fleet(self._fleet)
         self._log.info("policies loaded", files=[str(file) for file in loaded.files])
 
 

@@ -5,15 +5,20 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import random
 import secrets
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlbak.errors import VaultUnusable
+from sqlbak.errors import StoreUnreachable, VaultUnusable
 
 __all__ = ["FilePlaces", "locked", "pruned", "synced"]
+
+LOCK_SECONDS = 30.0
+"""Nobody holds the lock for longer than a few writes of small files."""
 
 _NONCE_BYTES = 6  # as hexadecimal digits after a dot it fits behind the longest legal segment
 _ATTEMPTS = 100
@@ -139,14 +144,33 @@ def _is_dead(path: Path, older_than_epoch_seconds: float) -> bool:
 
 @contextmanager
 def locked(places: FilePlaces) -> Iterator[None]:
-    """Hold the store's lock among threads and processes. The root must exist."""
+    """Hold the store's lock among threads and processes. The root must exist. StoreUnreachable
+    when somebody holds it for very long: a process that was stopped at that very moment."""
     places.make_folder(places.lock_file.parent)
     descriptor = os.open(places.lock_file, os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        _wait_for_lock(descriptor, places.lock_file)
         yield
     finally:
         os.close(descriptor)
+
+
+def _wait_for_lock(descriptor: int, path: Path) -> None:
+    deadline = time.monotonic() + LOCK_SECONDS
+    wait = 0.001
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                raise StoreUnreachable(
+                    f"another process has held {path} for {LOCK_SECONDS:.0f} seconds",
+                    hint=f"it may be stopped (fuser {path} tells which); let it go on, or end it",
+                ) from None
+            time.sleep(random.uniform(wait / 2, wait))  # noqa: S311 - no secret
+            wait = min(2 * wait, 0.05)
+        else:
+            return
 
 
 def synced(folder: Path) -> None:

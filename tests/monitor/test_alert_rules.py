@@ -39,7 +39,7 @@ def served_metrics() -> set[str]:
     status = status_of(watched(served(NOON), look=look(), running={PointType.FULL: NOON}), NOON)
     sight = Sight((status,), NOON, 0.1)
     tally = Tally()
-    tally.emit(status_of(watched(None), NOON).concerns[0].event("orders", NOON))
+    tally.emit(status_of(watched(None), NOON).concerns[0].event(NOON))
     settings = NotificationSettings.model_validate({"webhook": {"url": "env:HOOK"}})
     box = postbox_of("ops", settings, event_log())
     collector = FleetCollector(lambda: sight, lambda: Vitals((), 0.0), lambda: [box], tally)

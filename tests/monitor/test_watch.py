@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
@@ -20,6 +21,7 @@ from tests.monitor.test_notices import event
 from tests.monitor.watching import NOON, served
 
 PATIENCE_SECONDS = 60.0
+TOLD = "notifications:\n  a: {webhook: {url: env:NOT_SET}}\n"
 
 
 class Heard:
@@ -44,6 +46,13 @@ class Heard:
         )
 
 
+def until(done: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not done():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
 def test_it_tells_what_is_wrong_and_that_what_is_configured_no_more_is_over(
     tmp_path: Path,
 ) -> None:
@@ -63,6 +72,51 @@ def test_it_tells_what_is_wrong_and_that_what_is_configured_no_more_is_over(
         assert not heard.has("server_unreachable", "orders", is_over=True)
     finally:
         watch.close()
+
+
+def test_of_two_schedulers_one_tells_and_the_other_takes_over(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    place.add("orders", served(NOON))
+    configuration = place.write("orders", "fresh", more=TOLD)
+    first, second = Heard(), Heard()
+    log = event_log(StringIO())
+    one = Watch(first, log, every_seconds=0.05, now=lambda: NOON)
+    other = Watch(second, log, every_seconds=0.05, now=lambda: NOON)
+    for watch, heard in ((one, first), (other, second)):
+        watch.start()
+        watch.use(configuration)
+        if heard is first:
+            heard.wait_for(lambda: first.has("backup_missing", "fresh"))
+    try:
+        until(lambda: other.sight is not None and not other.is_telling)
+        assert second.events == []
+        # What is over is told by whoever had told that it began.
+        other.use(place.write("orders", more=TOLD))
+        second.wait_for(lambda: second.has("backup_missing", "fresh", is_over=True))
+        assert all(event.is_over for event in second.events)
+        one.close()
+        second.wait_for(lambda: second.has("server_unreachable", "orders"))
+        assert other.is_telling
+    finally:
+        one.close()
+        other.close()
+
+
+def test_a_vault_that_is_away_keeps_nobody_from_telling(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    place.add("orders", served(NOON))
+    (tmp_path / "vault" / "vault.json").write_text("{")
+    heard = [Heard(), Heard()]
+    watches = [Watch(one, event_log(StringIO()), now=lambda: NOON) for one in heard]
+    try:
+        for watch in watches:
+            watch.start()
+            watch.use(place.write("orders", more=TOLD))
+        for one in heard:
+            one.wait_for(lambda one=one: one.has("vault_unreachable", "main"))  # type: ignore[misc]
+    finally:
+        for watch in watches:
+            watch.close()
 
 
 def test_a_defect_in_one_look_is_said_and_the_next_look_is_taken(
@@ -94,9 +148,7 @@ def test_nothing_is_looked_at_where_nobody_asked_for_pages_or_notices(tmp_path: 
     with Attendant(event_log(StringIO()), lambda: Vitals((), 0.0)) as attendant:
         attendant.use(Place(tmp_path).write("fresh"))
         assert threading.active_count() == before
-        attendant.use(
-            Place(tmp_path).write("fresh", more="notifications:\n  a: {webhook: {url: env:X}}\n")
-        )
+        attendant.use(Place(tmp_path).write("fresh", more=TOLD))
         assert threading.active_count() == before + 2
     assert threading.active_count() == before
 

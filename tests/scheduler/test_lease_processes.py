@@ -3,6 +3,7 @@ every slot is served once, nothing half done stays, and the work always goes on.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import random
 import signal
@@ -20,6 +21,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from sqlbak.vault.file_places import FilePlaces
 from sqlbak.vault.layout import data_prefix, points_prefix, running_prefix
 from sqlbak.vault.store import ObjectStore
 from tests.scheduler.lease_contender import numbers, open_place
@@ -90,17 +92,35 @@ class Relay:
             target.shutdown(socket.SHUT_RDWR)
 
 
+def is_free(lock: Path) -> bool:
+    with lock.open("r+b") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
+
+
 @dataclass
 class Scheduler:
     """One process, and its own way to the store."""
 
     process: subprocess.Popen[bytes]
     relay: Relay | None
-    is_stopped: bool = False
 
     def send(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
-        self.is_stopped = number is signal.SIGSTOP
+
+    def pause(self, lock: Path | None) -> None:
+        """Stop it, but not at the moment at which it holds the lock of a folder vault: until it
+        goes on nobody could write then (they would be told of it)."""
+        while True:
+            self.send(signal.SIGSTOP)
+            time.sleep(0.02)
+            if lock is None or not lock.exists() or is_free(lock):
+                return
+            self.send(signal.SIGCONT)
+            time.sleep(0.02)
 
     def end(self) -> None:
         self.process.kill()
@@ -116,6 +136,13 @@ class Field:
         self.place, self.root, self.chance = place, root, chance
         self.store: ObjectStore = open_place(place, root)
         self.schedulers: list[Scheduler] = []
+
+    @property
+    def lock(self) -> Path | None:
+        """The lock file of a folder vault."""
+        if self.place.startswith("http"):
+            return None
+        return FilePlaces(Path(self.place)).lock_file
 
     def add(self) -> Scheduler:
         place, relay = self.place, None
@@ -154,7 +181,7 @@ class Field:
             self.until_more()
             self.add()
         elif kind == "stop":
-            victim.send(signal.SIGSTOP)
+            victim.pause(self.lock)
             self.until_more()
             victim.send(signal.SIGCONT)
         else:
@@ -262,7 +289,7 @@ def test_one_that_was_stopped_in_a_backup_commits_nothing_when_it_wakes_up(
         place.until_more(1)
         deadline = time.monotonic() + PATIENCE_SECONDS
         while True:  # in the middle of one
-            sleeper.send(signal.SIGSTOP)
+            sleeper.pause(place.lock)
             held = list(place.store.list(running_prefix(ITEM.id)))
             if len(held) == 1 and held[0].key.endswith(".json"):
                 break

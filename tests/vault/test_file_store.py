@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import multiprocessing
 import os
 import signal
@@ -28,6 +29,7 @@ from sqlbak.errors import (
     VaultError,
     VaultUnusable,
 )
+from sqlbak.vault import file_places
 from sqlbak.vault.file_errors import store_error
 from sqlbak.vault.file_places import FilePlaces
 from sqlbak.vault.file_store import FileStore
@@ -428,3 +430,18 @@ def test_a_folder_of_somebody_else_is_access_denied(tmp_path: Path) -> None:
         check=True, capture_output=True, text=True,
     )  # fmt: skip
     assert done.stdout.count("must own the vault's directory") == 5
+
+
+def test_a_process_that_is_stopped_with_the_lock_in_its_hand_is_told_of_and_not_waited_for_for_ever(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = FileStore(root)
+    etag = store.put("a", b"1").etag
+    etag = store.replace("a", b"1+", if_match=etag).etag  # makes the file of the lock
+    monkeypatch.setattr(file_places, "LOCK_SECONDS", 0.1)
+    with FilePlaces(root).lock_file.open("r+b") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(StoreUnreachable, match="lock"):
+            store.replace("a", b"2", if_match=etag)
+    store.replace("a", b"2", if_match=etag)
+    assert store.get("a") == b"2"

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from sqlbak.engines.port import DiscoveredItem, Inspection, Problem, Severity
 from sqlbak.engines.sqlserver.address import ServerAddress, Wire
@@ -21,6 +22,7 @@ from sqlbak.stopping import NEVER, StopSignal
 
 __all__ = ["discovered", "inspect_database", "inspect_instance", "look"]
 
+_SYSTEM_DATABASES = ("master", "model", "msdb")
 _DAMAGED = ("SUSPECT", "EMERGENCY", "RECOVERY_PENDING", "RECOVERING")
 
 
@@ -112,7 +114,17 @@ def inspect_instance(
             problems += _of_database(database, address.user)
             problems += _of_grants(session, database, address.user, stop)
             problems += _paused(database)
-        return _inspection(session, server, databases, problems, stop)
+        everybody = selected(
+            everything, include=("*",), exclude=exclude, is_case_sensitive=server.is_case_sensitive
+        )
+        meant = {one.name for one in databases}
+        left_out = [
+            one.name
+            for one in everybody
+            if one.name not in meant and one.name.lower() not in _SYSTEM_DATABASES
+        ]
+        inspection = _inspection(session, server, databases, problems, stop)
+        return replace(inspection, facts={**inspection.facts, "left_out": left_out})
 
 
 def _inspection(
@@ -188,6 +200,7 @@ def _of_database(database: Database, login: str) -> Iterator[Problem]:
             Severity.BLOCKING,
             f"{database.name} is {database.state}",
             "look into the server's error log; keep all recovery points until it is mended",
+            database.name,
         )
     elif database.state == "ONLINE" and (database.family is None or database.fork is None):
         yield Problem(
@@ -195,6 +208,7 @@ def _of_database(database: Database, login: str) -> Iterator[Problem]:
             Severity.BLOCKING,
             f"the server does not tell {login} which database {database.name} is",
             f"GRANT VIEW ANY DATABASE TO {identifier(login)}",
+            database.name,
         )
     if database.is_encrypted:
         yield Problem(
@@ -203,6 +217,7 @@ def _of_database(database: Database, login: str) -> Iterator[Problem]:
             f"{database.name} is encrypted (TDE): its backups can be restored only where its "
             "certificate is",
             "BACKUP CERTIFICATE [name] TO FILE = N'path' WITH PRIVATE KEY (...), and keep it apart",
+            database.name,
         )
 
 
@@ -214,6 +229,7 @@ def _paused(database: Database) -> Iterator[Problem]:
             Severity.WARNING,
             f"{paused[PointType.FULL]}: nothing is backed up",
             "bring it online, or leave it out: databases.exclude",
+            database.name,
         )
     elif PointType.LOG in paused and database.name.lower() != "master":
         yield Problem(
@@ -223,6 +239,7 @@ def _paused(database: Database) -> Iterator[Problem]:
             f"ALTER DATABASE {identifier(database.name)} SET RECOVERY FULL"
             if database.replica is None
             else "look at the backup preference of the availability group",
+            database.name,
         )
 
 
@@ -253,6 +270,7 @@ def _of_grants(
             f"{text(row, 'login') or login} may not back up {database.name}",
             f"USE {name}; CREATE USER {user} FOR LOGIN {user}; "
             f"ALTER ROLE db_backupoperator ADD MEMBER {user}",
+            database.name,
         )
     if number(row, "headers") == 0 and not number(row, "headers_in_master"):
         yield Problem(
