@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import hypothesis
 import pytest
+
+# How long an example takes tells of the machine, not of the code.
+hypothesis.settings.register_profile("sqlbak", deadline=None)
+hypothesis.settings.load_profile("sqlbak")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

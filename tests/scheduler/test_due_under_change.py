@@ -264,7 +264,8 @@ def test_edits_moves_and_clocks_make_no_second_full_no_needless_differential_and
             assert log is not None
             assert any(
                 true == world.true
-                or log.instant <= claimed(one) <= world.now
+                # Clocks of two schedulers may differ by a minute: so little ahead is no other time.
+                or log.instant <= claimed(one) <= world.now + timedelta(minutes=1)
                 or true + world.off >= log.instant
                 for one, true, _ in world.taken
             )
