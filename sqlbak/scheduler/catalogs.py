@@ -10,10 +10,12 @@ import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from sqlbak.errors import SqlbakError
 from sqlbak.fleet import Fleet, StoredItem
 from sqlbak.model import Point
+from sqlbak.scheduler.due import DueJob
 from sqlbak.vault.vault import Vault
 
 __all__ = ["Catalogs", "Known"]
@@ -27,13 +29,20 @@ _INDEX_AGAIN_SECONDS = 5.0
 
 @dataclass(slots=True)
 class Known:
-    """The recovery points of one item as they were read. ``quiet_from`` and ``quiet_until``: a span
-    of time (seconds since the epoch) in which nothing is due."""
+    """The recovery points of one item as they were read. ``due``: what was found to be due, which
+    holds from ``due_from`` until ``due_until`` (None: nobody looked yet)."""
 
     points: tuple[Point, ...]
     read_at: float
-    quiet_from: float = 0.0
-    quiet_until: float = 0.0
+    due: tuple[DueJob, ...] = ()
+    due_from: datetime | None = None
+    due_until: datetime | None = None
+
+    def due_at(self, now: datetime) -> tuple[DueJob, ...] | None:
+        """What was found before and still holds; None: look anew."""
+        if self.due_from is None or self.due_until is None:
+            return None
+        return self.due if self.due_from <= now < self.due_until else None
 
 
 @dataclass(slots=True)

@@ -23,7 +23,7 @@ from sqlbak.policy.schema import Configuration
 from sqlbak.scheduler.admission import Busy, Candidate, Waiting, admit
 from sqlbak.scheduler.backoff import Backoff
 from sqlbak.scheduler.candidates import candidate_of, room_of
-from sqlbak.scheduler.catalogs import Catalogs, Known
+from sqlbak.scheduler.catalogs import Catalogs
 from sqlbak.scheduler.configuration_watch import ConfigurationWatch
 from sqlbak.scheduler.due import DueJob, Protected, due, quiet_until
 from sqlbak.scheduler.in_force import record_in_force
@@ -43,6 +43,9 @@ _PAUSE_SECONDS = 900.0
 JobKey = tuple[str, PointType | None]
 """An item and what is taken of it; None: its catalog is read. An instance and None: it is asked for
 its items."""
+
+_DUE_AGAIN = timedelta(minutes=1)
+"""What is due and waits is looked at again so often."""
 
 _LOOK_SECONDS = 0.2
 """How soon a signal that asks to stop is noticed at the latest."""
@@ -260,12 +263,17 @@ class Service:
             if self._state.backoff.is_waiting((name, None), moment):
                 return []
         known = self._catalogs.known(name)
-        if known is None or known.quiet_from <= now.timestamp() < known.quiet_until:
+        if known is None:
             return []
-        policy = fleet.policy(name)
-        jobs = self._decide([Protected(name, policy, known.points)], now)
-        if not jobs and self._decide is due:
-            _keep_quiet(known, now, quiet_until(policy, now))
+        jobs = known.due_at(now)
+        if jobs is None:
+            policy = fleet.policy(name)
+            jobs = tuple(self._decide([Protected(name, policy, known.points)], now))
+            if self._decide is due:
+                # Until the next slot nothing changes but, at midnight, which day it is.
+                until = quiet_until(policy, now)
+                known.due_until = min(until, now + _DUE_AGAIN) if jobs else until
+                known.due, known.due_from = jobs, now
         with self._state.lock:
             return [
                 job
@@ -359,7 +367,3 @@ def _turn(job: DueJob, spread_seconds: float) -> datetime | None:
 
 def _identity(job: DueJob) -> str:
     return "" if job.slot is None else job.slot.identity
-
-
-def _keep_quiet(known: Known, now: datetime, until: datetime) -> None:
-    known.quiet_from, known.quiet_until = now.timestamp(), until.timestamp()
