@@ -20,7 +20,7 @@ unit:
 	@tests/monitor/install_prometheus.sh >/dev/null || echo "without Prometheus: its tests are skipped"
 	@tests/engines/sqlserver/install_tsql_oracle.sh >/dev/null || echo "without Microsoft's T-SQL parser: its tests are skipped"
 	@SQLBAK_TEST_PG_BIN_DIRS="$$(tests/install_postgres_17.sh 2>/dev/null || true)" \
-		.venv/bin/pytest -n 2 --dist worksteal
+		.venv/bin/pytest -n 3 --dist worksteal
 
 soak: ## long matrices and hundreds of kill -9 rounds; bounded by SOAK_MINUTES (default 60)
 	@.ci/environment demo,test
