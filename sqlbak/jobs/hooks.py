@@ -18,7 +18,7 @@ from sqlbak.errors import HookFailed, Interrupted, SqlbakError
 from sqlbak.jobs.backup import BackupOutcome
 from sqlbak.model import PointType
 from sqlbak.policy.calendar import Slot
-from sqlbak.policy.schema import Hook, Hooks
+from sqlbak.policy.hook_settings import Hook, Hooks
 from sqlbak.stopping import NEVER, StopSignal
 
 __all__ = ["HookFailure", "around"]

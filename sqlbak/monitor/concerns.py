@@ -25,6 +25,8 @@ _CLOCKS_DIFFER = timedelta(minutes=1)
 _SLOT_CODES = ("slot_lost", "slot_unreserved")
 """Problems of an inspection that the slot's own concern tells."""
 
+_TAKEN_BY_BACKUPS = ("no_free_wal_sender", "no_free_replication_slot")
+
 _CRITICAL, _WARNING, _NOTICE = EventSeverity.CRITICAL, EventSeverity.WARNING, EventSeverity.NOTICE
 _ORDER = (_CRITICAL, _WARNING, _NOTICE)
 
@@ -204,7 +206,9 @@ def _of_server(watched: Watched) -> Iterator[Concern]:
     for problem in look.inspection.problems:
         if problem.code in _SLOT_CODES or problem.database not in (None, watched.database):
             continue
-        blocks = problem.severity is Severity.BLOCKING
+        # What a running backup uses itself stands in nobody's way.
+        is_in_use = bool(watched.running) and problem.code in _TAKEN_BY_BACKUPS
+        blocks = problem.severity is Severity.BLOCKING and not is_in_use
         yield Concern(
             EventKind.SERVER_PROBLEM,
             watched.instance if problem.database is None else watched.name,

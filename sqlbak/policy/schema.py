@@ -13,9 +13,11 @@ from zoneinfo import ZoneInfo
 
 from pydantic import Field
 
-from sqlbak.model import DifferentialMethod, PointType
+from sqlbak.model import DifferentialMethod
 from sqlbak.policy.cron import CronLine
 from sqlbak.policy.duration import Duration
+from sqlbak.policy.hook_settings import Hooks
+from sqlbak.policy.limits import InstanceLimits, VaultLimits
 from sqlbak.policy.notifications import NotificationSettings
 from sqlbak.policy.setting_model import SettingModel
 from sqlbak.policy.settings import (
@@ -23,14 +25,12 @@ from sqlbak.policy.settings import (
     Dsn,
     Endpoint,
     FolderPath,
-    Program,
     Quiet,
     Secret,
     SlotName,
     Span,
     Text,
     TimezoneName,
-    TransferRate,
     VaultUrl,
 )
 
@@ -41,9 +41,6 @@ __all__ = [
     "Delivery",
     "DiskDelivery",
     "Encryption",
-    "Hook",
-    "Hooks",
-    "InstanceLimits",
     "LogCadence",
     "Policy",
     "PostgresInstance",
@@ -51,7 +48,6 @@ __all__ = [
     "Retention",
     "S3Settings",
     "SqlServerInstance",
-    "VaultLimits",
     "VaultSettings",
     "default_policy",
 ]
@@ -132,82 +128,6 @@ class S3Settings(SettingModel):
         default=None,
         description="Reference to the token of temporary credentials.",
         examples=["env:BACKUP_SESSION_TOKEN"],
-    )
-
-
-class VaultLimits(SettingModel):
-    """How much one process may ask of a vault at once."""
-
-    jobs: int | None = Field(
-        default=None,
-        ge=1,
-        le=1000,
-        strict=True,
-        description="Backups at once into this vault. Not written: as many as `sqlbak run --jobs`.",
-        examples=[8],
-    )
-    bandwidth: TransferRate | None = Field(
-        default=None,
-        description="What all backups together may send to it. Not written: no limit.",
-        examples=["50MiB/s"],
-    )
-
-
-class InstanceLimits(SettingModel):
-    """How much one process may ask of an instance at once."""
-
-    jobs: int | None = Field(
-        default=None,
-        ge=1,
-        le=1000,
-        strict=True,
-        description="Backups at once of it. Not written: as many as `sqlbak run --jobs`.",
-        examples=[2],
-    )
-
-
-class Hook(SettingModel):
-    """A program that runs before or after each backup of an item."""
-
-    command: Program = Field(
-        description="The program's absolute path and its arguments; no shell reads it.",
-        examples=[["/usr/local/bin/before-backup", "orders"]],
-        json_schema_extra={"minItems": 1},
-    )
-    timeout: int = Field(
-        default=60,
-        ge=1,
-        le=3600,
-        strict=True,
-        description="Seconds after which it is ended, and counts as failed.",
-        examples=[60],
-    )
-    on_failure: Literal["stop", "continue"] = Field(
-        default="stop",
-        description="Of pre: whether the backup is taken when it failed. Of post: whether the "
-        "failure counts as one of the run.",
-        examples=["continue"],
-    )
-    types: tuple[PointType, ...] = Field(
-        default=tuple(PointType),
-        description="Before or after which backups. Not written: all.",
-        examples=[["full", "differential"]],
-        json_schema_extra={"minItems": 1},
-    )
-
-
-class Hooks(SettingModel):
-    """Programs around the backups of an instance's items."""
-
-    pre: Hook | None = Field(
-        default=None,
-        description="Runs before each backup.",
-        examples=[{"command": ["/usr/local/bin/before-backup"]}],
-    )
-    post: Hook | None = Field(
-        default=None,
-        description="Runs after each backup, whatever became of it and of pre.",
-        examples=[{"command": ["/usr/local/bin/after-backup"]}],
     )
 
 

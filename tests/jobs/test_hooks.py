@@ -17,7 +17,7 @@ from sqlbak.jobs.backup import BackupOutcome
 from sqlbak.jobs.hooks import around
 from sqlbak.model import EngineName, Item, Point, PointType
 from sqlbak.policy.calendar import Slot
-from sqlbak.policy.schema import Hook, Hooks
+from sqlbak.policy.hook_settings import Hook, Hooks
 from sqlbak.stopping import StopSignal
 
 AT = datetime(2026, 11, 22, 1, tzinfo=UTC)
