@@ -135,7 +135,7 @@ def test_backups_of_a_busy_standby_restore_to_every_end_that_they_promise(
     pair: Pair, tmp_path: Path
 ) -> None:
     site = site_of(pair, tmp_path, with_primary=False)
-    restores_of_a_busy_standby(pair, site, "full", "log")
+    restores_of_a_busy_standby(pair, site, "full")
 
 
 def test_without_the_primary_idle_time_is_not_promised(pair: Pair, tmp_path: Path) -> None:
