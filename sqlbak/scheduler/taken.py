@@ -1,9 +1,8 @@
 """When backups were taken, whatever clocks did meanwhile. Pure.
 
 A backup claims the time of its id, which is the clock of the scheduler that took it. Such a clock
-may have been wrong. Two things are not taken from it: a claim that lies in the future, and one
-that a later position in the log contradicts: what ends before a log backup begins in the log was
-taken before that log backup.
+may have been wrong, so neither does a claim decide which backup is the last one (its position in
+the log does), nor is one of the future believed.
 """
 
 from __future__ import annotations
@@ -55,11 +54,11 @@ class Taken:
         A full serves a differential's slot too, and the log goes on from a full where there is no
         log yet."""
         if kind is PointType.LOG and self.logs:
-            return self._last(self.logs, now, ())
+            return _last(self.logs, now)
         points = self.fulls
         if kind is PointType.DIFFERENTIAL:
             points += self.differentials
-        return self._last(points, now, self.logs)
+        return _last(points, now)
 
     def claims(self, kinds: Iterable[PointType], slot: Slot, now: datetime) -> list[datetime]:
         """When fulls and differentials of those kinds claim to have been taken, as far as it is
@@ -74,19 +73,18 @@ class Taken:
             if low <= point.id <= high  # ids begin with their second
         ]
 
-    def _last(
-        self, points: Sequence[Point], now: datetime, logs: Sequence[Point]
-    ) -> datetime | None:
-        """On each lineage the last one is the one that reaches furthest."""
-        lineages: dict[str, list[Point]] = {}
-        for point in points:
-            lineages.setdefault(point.lineage, []).append(point)
-        known = [
-            instant
-            for one in lineages.values()
-            if (instant := _believable(_furthest(one, now), now, logs)) is not None
-        ]
-        return max(known, default=None)
+
+def _last(points: Sequence[Point], now: datetime) -> datetime | None:
+    """On each lineage the last one is the one that reaches furthest."""
+    lineages: dict[str, list[Point]] = {}
+    for point in points:
+        lineages.setdefault(point.lineage, []).append(point)
+    known = [
+        instant
+        for one in lineages.values()
+        if (instant := _believable(_furthest(one, now), now)) is not None
+    ]
+    return max(known, default=None)
 
 
 def _furthest(points: Sequence[Point], now: datetime) -> Point:
@@ -99,12 +97,8 @@ def _furthest(points: Sequence[Point], now: datetime) -> Point:
     return max(tied, key=lambda point: (point.id < latest, point.id))
 
 
-def _believable(point: Point, now: datetime, logs: Sequence[Point]) -> datetime | None:
+def _believable(point: Point, now: datetime) -> datetime | None:
     claim = claimed_at(point)
-    after = [log for log in logs if log.last_lsn > point.last_lsn and log.lineage == point.lineage]
-    earliest = min(after, key=lambda log: log.id, default=None)
-    if earliest is not None:
-        claim = min(claim, claimed_at(earliest))
     if claim <= now + _CLOCKS_DIFFER:
         return claim
     # The scheduler's clock was wrong, then or now: the database server's is another witness.
