@@ -49,7 +49,7 @@ from sqlbak.policy.schema import (
 )
 from sqlbak.policy.unsupported import unsupported_for
 from sqlbak.stopping import NEVER, StopSignal
-from sqlbak.stored_item import StoredItem, newest_name
+from sqlbak.stored_item import StoredItem, newest_name, newest_points
 from sqlbak.vault.holder import holder_name, is_known_dead
 from sqlbak.vault.layout import VAULT_KEY
 from sqlbak.vault.lease import Leases
@@ -310,9 +310,7 @@ class Fleet:
                     known_ids=self._item_ids(vault),
                 )
                 return () if item is None else tuple(vault.points(item.id))
-        stored = self._stored_in(vault, name)
-        catalogs = [each.points() for each in stored]
-        return max(catalogs, key=lambda points: max((p.id for p in points), default=""), default=())
+        return newest_points(self._stored_in(vault, name))
 
     def _item_ids(self, vault: Vault) -> list[str]:
         """The ids of a vault's items, listed at most a few seconds ago: one listing serves the

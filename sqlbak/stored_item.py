@@ -12,7 +12,7 @@ from sqlbak.model import Catalog, Item, Point, ShippedLog
 from sqlbak.vault.tail import read_piece
 from sqlbak.vault.vault import Vault
 
-__all__ = ["StoredItem", "newest_name"]
+__all__ = ["StoredItem", "newest_name", "newest_points"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,3 +65,9 @@ def newest_name(stored: StoredItem, wanted: str) -> str | None:
     if newest is None:
         return None
     return stored.vault.manifest(stored.item.id, newest.id).item.name
+
+
+def newest_points(stored: Sequence[StoredItem]) -> tuple[Point, ...]:
+    """The recovery points of that one of several items that has the newest; none at all: ()."""
+    catalogs = [each.points() for each in stored]
+    return max(catalogs, key=lambda points: max((p.id for p in points), default=""), default=())

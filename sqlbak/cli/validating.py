@@ -14,8 +14,9 @@ from sqlbak.model import Point, PointType
 from sqlbak.policy.calendar import Slot, next_slot
 from sqlbak.policy.preview import AHEAD, Preview, preview
 from sqlbak.policy.schema import Configuration, Policy
-from sqlbak.scheduler.catalogs import items_by_name, newest_points
+from sqlbak.scheduler.catalogs import items_by_name
 from sqlbak.scheduler.in_force import policies_in_force
+from sqlbak.stored_item import newest_points
 
 __all__ = ["validate"]
 

@@ -16,6 +16,7 @@ from sqlbak.errors import SqlbakError
 from sqlbak.fleet import Fleet, StoredItem
 from sqlbak.model import Point
 from sqlbak.scheduler.due import DueJob
+from sqlbak.stored_item import newest_points
 from sqlbak.vault.vault import Vault
 
 __all__ = ["Catalogs", "Known"]
@@ -190,9 +191,3 @@ def items_by_name(vault: Vault) -> dict[str, list[StoredItem]]:
     for item in vault.items():
         found.setdefault(item.name, []).append(StoredItem(vault, item))
     return found
-
-
-def newest_points(stored: list[StoredItem]) -> tuple[Point, ...]:
-    """The recovery points of that one of several items that has the newest."""
-    catalogs = [each.points() for each in stored]
-    return max(catalogs, key=lambda points: max((p.id for p in points), default=""), default=())

@@ -12,9 +12,10 @@ from sqlbak.fleet import Fleet, StoredItem, instance_of
 from sqlbak.model import Point, PointType
 from sqlbak.scheduler.admission import Waiting, admit
 from sqlbak.scheduler.candidates import candidate_of, room_of
-from sqlbak.scheduler.catalogs import items_by_name, newest_points
+from sqlbak.scheduler.catalogs import items_by_name
 from sqlbak.scheduler.conversions import ServerView, foreseen
 from sqlbak.scheduler.due import DueJob, Protected, due
+from sqlbak.stored_item import newest_points
 from sqlbak.vault.holder import holder_name, is_known_dead
 from sqlbak.vault.lease import Leases
 
