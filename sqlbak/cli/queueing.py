@@ -22,8 +22,25 @@ from sqlbak.scheduler.job_queue import JobQueue, require_procrastinate
 from sqlbak.scheduler.logs import event_log
 from sqlbak.scheduler.queue_worker import QueueWorker
 
-__all__ = ["Queue", "bytes_per_second", "queue_dsn", "show_queue", "worker"]
+__all__ = [
+    "Bandwidth",
+    "Grace",
+    "Jobs",
+    "Queue",
+    "bytes_per_second",
+    "queue_dsn",
+    "show_queue",
+    "worker",
+]
 
+Jobs = Annotated[int, typer.Option("--jobs", min=1, help="Backups at once.")]
+Bandwidth = Annotated[
+    str | None,
+    typer.Option("--bandwidth", metavar="RATE", help="What all may send, e.g. 50MiB/s."),
+]
+Grace = Annotated[
+    float, typer.Option("--grace", min=0.0, help="Seconds for running backups to end.")
+]
 Queue = Annotated[
     str | None,
     typer.Option(
@@ -63,14 +80,9 @@ def worker(
     queue: Queue = None,
     config: Config = None,
     as_json: AsJson = False,
-    jobs: Annotated[int, typer.Option("--jobs", min=1, help="Backups at once.")] = 4,
-    bandwidth: Annotated[
-        str | None,
-        typer.Option("--bandwidth", metavar="RATE", help="What all may send, e.g. 50MiB/s."),
-    ] = None,
-    grace: Annotated[
-        float, typer.Option("--grace", min=0.0, help="Seconds for running backups to end.")
-    ] = 20.0,
+    jobs: Jobs = 4,
+    bandwidth: Bandwidth = None,
+    grace: Grace = 20.0,
     heartbeat: Annotated[
         float,
         typer.Option("--heartbeat", min=0.5, help="Seconds between two signs of life; see docs."),

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from sqlbak.cli.output import instant, point_document
-from sqlbak.cli.queueing import Queue, bytes_per_second, queue_dsn
+from sqlbak.cli.queueing import Bandwidth, Grace, Jobs, Queue, bytes_per_second, queue_dsn
 from sqlbak.cli.session import AsJson, Config, Session, session
 from sqlbak.cli.signals import stop_on_signals
 from sqlbak.errors import Interrupted, SqlbakError, UsageError
@@ -39,17 +39,12 @@ def run(
     context: typer.Context,
     config: Config = None,
     as_json: AsJson = False,
-    jobs: Annotated[int, typer.Option("--jobs", min=1, help="Backups at once.")] = 4,
-    bandwidth: Annotated[
-        str | None,
-        typer.Option("--bandwidth", metavar="RATE", help="What all may send, e.g. 50MiB/s."),
-    ] = None,
+    jobs: Jobs = 4,
+    bandwidth: Bandwidth = None,
     tick: Annotated[
         float, typer.Option("--tick", min=0.1, help="Seconds between two looks at what is due.")
     ] = 5.0,
-    grace: Annotated[
-        float, typer.Option("--grace", min=0.0, help="Seconds for running backups to end.")
-    ] = 20.0,
+    grace: Grace = 20.0,
     spread: Annotated[
         float,
         typer.Option("--spread", min=0.0, help="Seconds over which starts for a slot are spread."),
