@@ -85,7 +85,7 @@ def _wait_for_turn(wish: BackupWish, database: Database) -> Events:
     )
     for _ in instance.faults.take("busy", wish.command, database.name):
         raise busy
-    while (database.log_backup_by if wish.is_log else database.data_backup_by) is not None:
+    while _is_busy(wish, database):
         if session.lock_timeout is not None and waited >= session.lock_timeout:
             raise busy
         session.require_alive()
@@ -101,19 +101,28 @@ def _wait_for_turn(wish: BackupWish, database: Database) -> Events:
             )
 
 
+def _is_busy(wish: BackupWish, database: Database) -> bool:
+    """Another of its kind runs, or one of the other kind on another replica: concurrent backups
+    on two replicas are not supported ([D] "Offload supported backups to secondary replicas")."""
+    same, other = database.data_backup_on, database.log_backup_on
+    if wish.is_log:
+        same, other = other, same
+    return same[0] is not None or other[0] not in (None, wish.instance)
+
+
 @contextmanager
 def _locked(wish: BackupWish, database: Database) -> Iterator[None]:
     if wish.is_log:
-        database.log_backup_by = wish.session.number
+        database.log_backup_on = wish.instance, wish.session.number
     else:
-        database.data_backup_by = wish.session.number
+        database.data_backup_on = wish.instance, wish.session.number
     try:
         yield
     finally:
         if wish.is_log:
-            database.log_backup_by = None
+            database.log_backup_on = None, 0
         else:
-            database.data_backup_by = None
+            database.data_backup_on = None, 0
 
 
 def _take(wish: BackupWish, database: Database) -> Events:

@@ -49,7 +49,7 @@ def facts_of(
         backup_finish_date=finished.replace(microsecond=0),
         time_zone=shape.time_zone,
         family_guid=database.family_guid,
-        database_guid=database.database_guid,
+        database_guid=instance.database_guid(database),
         first_recovery_fork_guid=database.log_fork if wish.is_log else database.fork,
         last_recovery_fork_guid=database.fork,
         fork_point_lsn=(

@@ -34,6 +34,10 @@ class Shape:
             assert database.last_log_backup_lsn is not None
             self.first_lsn = database.last_log_backup_lsn
             self.last_lsn = database.head.lsn
+            group = backup.instance.group_of(database)
+            if group is not None:
+                end = group.log_end(backup.instance, database)
+                self.last_lsn = max(self.first_lsn, end)
             self.checkpoint_lsn = _last_checkpoint(database)
             records = database.records(self.first_lsn, self.last_lsn)
             self.bulk = any(self.first_lsn <= lsn < self.last_lsn for lsn in database.bulk_commits)

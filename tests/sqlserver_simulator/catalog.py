@@ -111,7 +111,7 @@ class Catalog(ServerViews):
                     "ONLINE" if d.standby_file else d.state, d.standby_file is not None, False, 0,
                     False, MODELS[d.recovery_model], d.recovery_model, False, False, *wait, False,
                     d.is_encrypted, group.group_id if group else None,
-                    d.database_guid if group else None, 0, "NONE", d.name,
+                    group.group_database_id(d) if group else None, 0, "NONE", d.name,
                 )
             )  # fmt: skip
         return Rowset(DATABASES, rows)
@@ -168,9 +168,18 @@ class Catalog(ServerViews):
                 continue
             fork = d.redo.fork if d.redo else d.fork
             crossing = d.log_fork != d.fork
+            last = d.last_log_backup_lsn
+            group = self.instance.group_of(d)
+            if group is not None and not group.is_primary(self.instance):
+                known = self.instance.unknowns.status_of_secondary
+                if known == "null":
+                    rows.append((d.database_id, None, None, None, None, None, None))
+                    continue
+                if known == "old":
+                    last = self.instance.history.last_log_end(d) or d.log_from
             rows.append(
                 (
-                    d.database_id, d.database_guid, d.family_guid, d.last_log_backup_lsn, fork,
+                    d.database_id, self.instance.database_guid(d), d.family_guid, last, fork,
                     d.log_fork if not d.redo else fork, d.fork_point if crossing else None,
                 )
             )  # fmt: skip
@@ -196,8 +205,9 @@ class Catalog(ServerViews):
             return Rowset(columns, [])
         since = database.last_log_backup_lsn
         mb = len([r for r in database.log if since is None or r.lsn >= since]) / 4096
+        last = database.log[-1].lsn if database.log else database.log_from
         row = (
-            number, database.recovery_model, _hex(database.log_from), _hex(database.head.lsn), 8.0,
+            number, database.recovery_model, _hex(database.log_from), _hex(last), 8.0,
             mb, "LOG_BACKUP" if database.is_chain_running else "NOTHING", None,
             _hex(since) if since else None, mb if since else None,
         )  # fmt: skip

@@ -16,7 +16,7 @@ from .errors import SqlError
 from .store import Commit, LogHead, LogRecord, Operation, TableColumn, TableKey, Tables, User
 
 if TYPE_CHECKING:
-    from .instance import Login
+    from .instance import Instance, Login
 
 STATES = {
     "ONLINE": 0, "RESTORING": 1, "RECOVERING": 2, "RECOVERY_PENDING": 3, "SUSPECT": 4,
@@ -129,9 +129,21 @@ class Database:
         self.redo: Redo | None = None
         self.filler_bytes = 0
 
-        self.data_backup_by: int | None = None
-        self.log_backup_by: int | None = None
+        self.data_backup_on: tuple[Instance | None, int] = (None, 0)
+        self.log_backup_on: tuple[Instance | None, int] = (None, 0)
         self.single_user_session: int | None = None
+
+    @property
+    def data_backup_by(self) -> int | None:
+        """The session that takes a full or differential now."""
+        instance, number = self.data_backup_on
+        return None if instance is None else number
+
+    @property
+    def log_backup_by(self) -> int | None:
+        """The session that backs up the log now."""
+        instance, number = self.log_backup_on
+        return None if instance is None else number
 
     def __repr__(self) -> str:
         return f"Database({self.name!r}, {self.state}, {self.recovery_model})"

@@ -13,6 +13,7 @@ from .media import BackupSet, Family
 from .sqltypes import IDENTITY, Column, Rowset, SqlType
 
 if TYPE_CHECKING:
+    from .database import Database
     from .instance import Instance
 
 NUMERIC20 = t.decimal(20)
@@ -226,6 +227,15 @@ class History:
         self.sets.append(_Recorded(self._next_set, self.media[uuid][0], facts))
         self._next_set += 1
         return self._next_set - 1
+
+    def last_log_end(self, database: Database) -> int | None:
+        """Where the newest log backup of a database that was taken here ended."""
+        ends = [
+            each.facts.last_lsn
+            for each in self.sets
+            if each.facts.type == "L" and each.facts.family_guid == database.family_guid
+        ]
+        return max(ends, default=None)
 
     def mark_last_as_snapshot(self) -> None:
         """Show the newest set as one of a VSS writer (device type 7, a GUID for a name)."""

@@ -57,6 +57,9 @@ class Unknowns:
     begins a new fork ([D] "Recovery Paths": no new path where nothing was left out).
     status_of_restoring_is_null: sys.database_recovery_status shows NULLs for a database that is
     restoring ([D]: NULL where the database will not start).
+    status_of_secondary: what sys.database_recovery_status shows for a secondary database: the
+    same as on the primary ("live"), where the last log backup on this very server ended ("old"), or
+    NULLs ("null").
     zone_of_data_backups: what HEADERONLY shows as TimeZone of full and differential sets (garbage
     such as 0, 64 and 120 was seen).
     """
@@ -69,6 +72,7 @@ class Unknowns:
     plain_recovery_forks: bool = True
     recovery_after_tail_forks: bool = False
     status_of_restoring_is_null: bool = False
+    status_of_secondary: str = "live"
     zone_of_data_backups: int = 64
 
 
@@ -225,6 +229,11 @@ class Instance:
                 f"Cannot create file '{path}' because it already exists. Change the file path or "
                 "the file name, and retry the operation.",
             )
+
+    def database_guid(self, database: Database) -> uuid.UUID:
+        """What identifies the files of a database here."""
+        group = self.group_of(database)
+        return database.database_guid if group is None else group.database_guid(self, database)
 
     def group_of(self, database: Database) -> AvailabilityGroup | None:
         return self.groups.get(database.group) if database.group else None

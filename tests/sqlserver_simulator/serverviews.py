@@ -150,6 +150,19 @@ class ServerViews:
         ]
         return Rowset(columns, rows)
 
+    def _sees_groups(self) -> bool:
+        """VIEW ANY DEFINITION ([D] sys.availability_groups and sys.availability_replicas): without
+        it there are no rows."""
+        return permissions.has_server(self.session, "VIEW ANY DEFINITION")
+
+    def _require_hadr_state(self) -> None:
+        """VIEW SERVER STATE, from 2022 VIEW SERVER PERFORMANCE STATE ([D] of each view)."""
+        if not self._require_state():
+            raise SqlError(
+                300, "VIEW SERVER STATE permission was denied on object 'server', database "
+                "'master'.", 14
+            )  # fmt: skip
+
     def _availability_groups(self) -> Rowset:
         columns = columns_of(
             """
@@ -157,21 +170,41 @@ class ServerViews:
             name nv128
             automated_backup_preference tinyint
             automated_backup_preference_desc nv60
+            basic_features bit
+            is_distributed bit
+            cluster_type_desc nv60
             """
         )
         rows = [
-            (each.group_id, each.name, PREFERENCES[each.preference], each.preference)
+            (
+                each.group_id, each.name, PREFERENCES[each.preference], each.preference,
+                each.is_basic, False, "WSFC",
+            )
             for each in self.instance.groups.values()
-        ]
+            if self._sees_groups()
+        ]  # fmt: skip
         return Rowset(columns, rows)
 
     def _availability_replicas(self) -> Rowset:
-        columns = columns_of("replica_id guid\ngroup_id guid\nreplica_server_name nv256")
+        columns = columns_of(
+            "replica_id guid\ngroup_id guid\nreplica_server_name nv256\nbackup_priority int"
+        )
         rows = [
-            (group.replica_id(replica), group.group_id, replica.server_name)
+            (
+                group.replica_id(replica), group.group_id, replica.server_name,
+                group.priority(replica),
+            )
             for group in self.instance.groups.values()
             for replica in group.replicas
-        ]
+            if self._sees_groups()
+        ]  # fmt: skip
+        return Rowset(columns, rows)
+
+    def _dm_hadr_availability_group_states(self) -> Rowset:
+        """[D] sys.dm_hadr_availability_group_states: primary_replica is the server's name."""
+        self._require_hadr_state()
+        columns = columns_of("group_id guid 8\nprimary_replica nv128")
+        rows = [(each.group_id, each.primary.server_name) for each in self.instance.groups.values()]
         return Rowset(columns, rows)
 
     def _dm_hadr_availability_replica_states(self) -> Rowset:
@@ -182,9 +215,11 @@ class ServerViews:
             is_local bit 8
             role tinyint
             role_desc nv60
+            connected_state_desc nv60
             synchronization_health_desc nv60
             """
         )
+        self._require_hadr_state()
         rows = []
         for group in self.instance.groups.values():
             for replica in group.replicas:
@@ -195,7 +230,9 @@ class ServerViews:
                 rows.append(
                     (
                         group.replica_id(replica), group.group_id, local, 1 if primary else 2,
-                        "PRIMARY" if primary else "SECONDARY", "HEALTHY",
+                        "PRIMARY" if primary else "SECONDARY",
+                        "CONNECTED" if group.is_synchronizing(replica) else "DISCONNECTED",
+                        "HEALTHY",
                     )
                 )  # fmt: skip
         return Rowset(columns, rows)
@@ -211,8 +248,10 @@ class ServerViews:
             is_primary_replica bit
             synchronization_state tinyint
             synchronization_state_desc nv60
+            last_hardened_lsn lsn
             """
         )
+        self._require_hadr_state()
         rows = []
         for database in self.instance.databases.values():
             group = self.instance.group_of(database)
@@ -222,8 +261,9 @@ class ServerViews:
             rows.append(
                 (
                     database.database_id, group.group_id, group.replica_id(self.instance),
-                    database.database_guid, True, group.is_primary(self.instance),
+                    group.group_database_id(database), True, group.is_primary(self.instance),
                     2 if good else 0, "SYNCHRONIZED" if good else "NOT SYNCHRONIZING",
+                    group.log_end(self.instance, database),
                 )
             )  # fmt: skip
         return Rowset(columns, rows)

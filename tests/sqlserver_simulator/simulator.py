@@ -238,11 +238,13 @@ class Simulator:
         self, name: str, databases: Sequence[str], others: Sequence[Simulator] = (), **parts: Any
     ) -> AvailabilityGroup:
         """Put databases into an availability group of which this instance is the primary; the
-        others get the same databases as secondaries. ``preference`` as in the group's option."""
+        others get the same databases as secondaries. ``preference`` as in the group's option. One
+        lock guards all of them from now on: do this before anything is running."""
         replicas = [self.instance, *(other.instance for other in others)]
         group = AvailabilityGroup(name, replicas, self.instance, **parts)
         for replica in replicas:
             replica.groups[name] = group
+            replica.lock = self.instance.lock
             for each in databases:
                 shared = self.instance.database(each)
                 shared.group = name
