@@ -14,6 +14,7 @@ import re
 import threading
 import time
 from collections.abc import Collection
+from dataclasses import replace
 from datetime import UTC, datetime, tzinfo
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -24,6 +25,7 @@ from sqlbak.engines.registry import (
     InstanceView,
     SqlServerLogin,
     SqlServerPlace,
+    SqlServerReplica,
     inspect_sql_server,
     look_at_sql_server,
     postgres_engine,
@@ -208,7 +210,8 @@ class Fleet:
         settings = self._configuration.instances[instance]
         if isinstance(settings, SqlServerInstance):
             database = name.removeprefix(f"{instance}/")
-            return sql_server_engine(_login(settings), self._place(instance, settings), database)
+            place = self._place(instance, settings)
+            return sql_server_engine(_login(settings), place, database, _replicas(settings))
         return self._postgres(instance, settings)
 
     def inspect(self, name: str) -> Inspection:
@@ -219,6 +222,7 @@ class Fleet:
         return inspect_sql_server(
             _login(settings),
             self._place(name, settings),
+            _replicas(settings),
             include=settings.databases.include,
             exclude=settings.databases.exclude,
         )
@@ -229,6 +233,7 @@ class Fleet:
             raise TypeError(f"{instance} has no databases of its own")
         return look_at_sql_server(
             _login(settings),
+            {name: _replica_login(settings, name) for name in settings.replicas},
             include=settings.databases.include,
             exclude=settings.databases.exclude,
         )
@@ -461,6 +466,24 @@ def _login(settings: SqlServerInstance) -> SqlServerLogin:
         wire=settings.wire,
         ca_file=settings.ca_file,
     )
+
+
+def _replica_login(settings: SqlServerInstance, name: str) -> SqlServerLogin:
+    """The same login, at the replica of that name."""
+    host, port = settings.replica_host(name), settings.replicas[name].port
+    return replace(_login(settings), host=host, port=port)
+
+
+def _replicas(settings: SqlServerInstance) -> list[SqlServerReplica]:
+    """The servers of an instance's availability groups, as ``unsupported_for`` lets them be."""
+    found: list[SqlServerReplica] = []
+    for name, replica in settings.replicas.items():
+        disk = (replica.delivery or settings.delivery).disk
+        if disk is None:
+            raise FeatureUnsupported(f"{name}: delivery needs disk:")
+        login = _replica_login(settings, name)
+        found.append(SqlServerReplica(name, login, disk.server_path, Path(disk.local_path)))
+    return found
 
 
 def _made(store: ObjectStore, settings: VaultSettings) -> Vault:

@@ -79,6 +79,8 @@ class DiscoveredItem:
         next_log_lsn: where its next log backup begins, for an engine whose log backups follow each
             other exactly; None elsewhere, or when there is none to take.
         paused: what cannot be taken of it as its owner keeps it now, and why.
+        group_database: what its availability group calls it, the same on every server that has a
+            replica; None: it is in no group.
     """
 
     identity: str
@@ -89,6 +91,7 @@ class DiscoveredItem:
     lineage: str | None = None
     next_log_lsn: int | None = None
     paused: Mapping[PointType, str] = field(default_factory=dict)
+    group_database: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

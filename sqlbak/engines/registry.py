@@ -23,6 +23,7 @@ from sqlbak.stopping import StopSignal
 
 if TYPE_CHECKING:
     from sqlbak.engines.sqlserver.address import ServerAddress
+    from sqlbak.engines.sqlserver.backing import Source
     from sqlbak.engines.sqlserver.restoring import TargetServer
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "Restorer",
     "SqlServerLogin",
     "SqlServerPlace",
+    "SqlServerReplica",
     "inspect_sql_server",
     "log_feeder",
     "look_at_sql_server",
@@ -67,6 +69,17 @@ class SqlServerPlace:
     owner: str
     compression: str
     stripes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class SqlServerReplica:
+    """One server of an instance's availability groups, by its own name; its login, and through
+    which folder its backups are delivered."""
+
+    name: str
+    login: SqlServerLogin
+    server_path: str
+    local_path: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,20 +170,41 @@ def postgres_engine(dsn: str, *, slot_name: str, primary_dsn: str | None = None)
     return PostgresEngine(dsn, slot_name=slot_name, primary_dsn=primary_dsn)
 
 
-def sql_server_engine(login: SqlServerLogin, place: SqlServerPlace, database: str) -> Engine:
+def sql_server_engine(
+    login: SqlServerLogin,
+    place: SqlServerPlace,
+    database: str,
+    replicas: Sequence[SqlServerReplica] = (),
+) -> Engine:
     """One database of a SQL Server instance; connects only when used."""
-    from sqlbak.engines.sqlserver.backing import Source
-    from sqlbak.engines.sqlserver.delivery import DiskFolder
     from sqlbak.engines.sqlserver.engine import SqlServerEngine
 
-    return SqlServerEngine(
-        Source(
-            address=_address(login),
-            folder=DiskFolder(place.server_path, place.local_path, place.owner),
-            database=database,
-            compression=place.compression,
-            stripes=place.stripes,
-        )
+    return SqlServerEngine(_source(login, place, database, replicas))
+
+
+def _source(
+    login: SqlServerLogin,
+    place: SqlServerPlace,
+    database: str,
+    replicas: Sequence[SqlServerReplica],
+) -> Source:
+    from sqlbak.engines.sqlserver.backing import ReplicaPlace, Source
+    from sqlbak.engines.sqlserver.delivery import DiskFolder
+
+    return Source(
+        address=_address(login),
+        folder=DiskFolder(place.server_path, place.local_path, place.owner),
+        database=database,
+        compression=place.compression,
+        stripes=place.stripes,
+        replicas=tuple(
+            ReplicaPlace(
+                one.name,
+                _address(one.login),
+                DiskFolder(one.server_path, one.local_path, place.owner),
+            )
+            for one in replicas
+        ),
     )
 
 
@@ -190,33 +224,35 @@ def sql_server_target(
 
 
 def look_at_sql_server(
-    login: SqlServerLogin, *, include: Sequence[str], exclude: Sequence[str]
+    login: SqlServerLogin,
+    replicas: Mapping[str, SqlServerLogin] | None = None,
+    *,
+    include: Sequence[str],
+    exclude: Sequence[str],
 ) -> InstanceView:
-    """The databases of an instance. ServerUnreachable, ServerRefused."""
+    """The databases of an instance. ``replicas``: the servers of its availability groups.
+    ServerUnreachable, ServerRefused."""
+    from sqlbak.engines.sqlserver.groups import Member
     from sqlbak.engines.sqlserver.inspection import look
 
-    names, items = look(_address(login), include=include, exclude=exclude)
+    members = [Member(name, _address(one)) for name, one in (replicas or {}).items()]
+    names, items = look(_address(login), members, include=include, exclude=exclude)
     return InstanceView(names, {item.database or "": item for item in items})
 
 
 def inspect_sql_server(
     login: SqlServerLogin,
     place: SqlServerPlace,
+    replicas: Sequence[SqlServerReplica] = (),
     *,
     include: Sequence[str],
     exclude: Sequence[str],
 ) -> Inspection:
     """The whole instance with all that stands in the way of its databases' backups."""
-    from sqlbak.engines.sqlserver.delivery import DiskFolder
     from sqlbak.engines.sqlserver.inspection import inspect_instance
 
-    return inspect_instance(
-        _address(login),
-        DiskFolder(place.server_path, place.local_path, place.owner),
-        include=include,
-        exclude=exclude,
-        compression=place.compression,
-    )
+    source = _source(login, place, "", replicas)
+    return inspect_instance(source, include=include, exclude=exclude)
 
 
 def _address(login: SqlServerLogin) -> ServerAddress:

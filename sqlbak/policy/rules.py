@@ -18,9 +18,15 @@ from zoneinfo import ZoneInfo
 from sqlbak.policy.cron import CronLine
 from sqlbak.policy.duration import Duration
 from sqlbak.policy.local_time import end_of_gap, instants
-from sqlbak.policy.problem import SettingProblem
+from sqlbak.policy.problem import SettingProblem, quoted
 from sqlbak.policy.quiet_hours import QuietHours, leaves_time
-from sqlbak.policy.schema import Redundancy, Retention, SqlServerInstance, VaultSettings
+from sqlbak.policy.schema import (
+    Delivery,
+    Redundancy,
+    Retention,
+    SqlServerInstance,
+    VaultSettings,
+)
 
 __all__ = [
     "quiet_problems",
@@ -242,13 +248,8 @@ def vault_problems(vault: VaultSettings) -> list[SettingProblem]:
 
 def sql_server_problems(instance: SqlServerInstance) -> list[SettingProblem]:
     """What is wrong between the settings of one SQL Server instance."""
-    problems = []
-    delivery = instance.delivery
-    if (delivery.disk is None) == (delivery.url is None):
-        problems.append(SettingProblem(("delivery",), "write exactly one of disk: and url:"))
-    elif delivery.url is not None and not delivery.url.startswith("s3://"):
-        message = "must be s3://; write s3://bucket/prefix"
-        problems.append(SettingProblem(("delivery", "url"), message))
+    problems = _delivery_problems(instance.delivery, ())
+    problems += _replica_problems(instance)
     if not instance.databases.include:
         message = 'includes no database; write include: ["*"]'
         problems.append(SettingProblem(("databases", "include"), message))
@@ -259,3 +260,28 @@ def sql_server_problems(instance: SqlServerInstance) -> list[SettingProblem]:
         message = "means nothing unless the certificate is checked; write tls: verified"
         problems.append(SettingProblem(("ca_file",), message))
     return problems
+
+
+def _delivery_problems(delivery: Delivery, at: tuple[str, ...]) -> list[SettingProblem]:
+    if (delivery.disk is None) == (delivery.url is None):
+        message = "write exactly one of disk: and url:"
+        return [SettingProblem((*at, "delivery"), message)]
+    if delivery.url is not None and not delivery.url.startswith("s3://"):
+        message = "must be s3://; write s3://bucket/prefix"
+        return [SettingProblem((*at, "delivery", "url"), message)]
+    return []
+
+
+def _replica_problems(instance: SqlServerInstance) -> Iterator[SettingProblem]:
+    names: dict[str, str] = {}
+    places: dict[tuple[str, int], str] = {}
+    for name, replica in instance.replicas.items():
+        at = ("replicas", name)
+        if replica.delivery is not None:
+            yield from _delivery_problems(replica.delivery, at)
+        if (other := names.setdefault(name.lower(), name)) is not name:
+            yield SettingProblem(at, f"is the same server as {quoted(other)}; write it once")
+        place = (instance.replica_host(name).lower(), replica.port)
+        if (other := places.setdefault(place, name)) is not name:
+            message = f"is at the same address as {quoted(other)}; write a host or port of its own"
+            yield SettingProblem(at, message)

@@ -350,6 +350,23 @@ class Databases(SettingModel):
     exclude: tuple[Text, ...] = Field(default=(), examples=[["tempdb"]])
 
 
+class Replica(SettingModel):
+    """One server of an instance's availability groups, under its own name (@@SERVERNAME)."""
+
+    host: Text | None = Field(
+        default=None,
+        description="Host name or address. Not written: the server's own name, in small letters.",
+        examples=["node1.example.com"],
+    )
+    port: int = Field(default=1433, ge=1, le=65535, strict=True, examples=[1433])
+    delivery: Delivery | None = Field(
+        default=None,
+        description="How a backup that this server takes reaches the vault. Not written: as the "
+        "instance says.",
+        examples=[{"disk": {"server_path": "D:\\Backup", "local_path": "/mnt/node1-backup"}}],
+    )
+
+
 class SqlServerInstance(SettingModel):
     """A SQL Server instance to protect."""
 
@@ -368,6 +385,12 @@ class SqlServerInstance(SettingModel):
     )
     databases: Databases = Field(
         default=Databases(), examples=[{"include": ["*"], "exclude": ["tempdb"]}]
+    )
+    replicas: dict[Text, Replica] = Field(
+        default={},
+        description="The servers of its availability groups, by their own names. Fulls and "
+        "differentials are then taken on the primary, logs where the group prefers it.",
+        examples=[{"NODE1": {"host": "node1.example.com"}, "NODE2": {"host": "node2.example.com"}}],
     )
     tls: Literal["verified", "required", "clear"] | None = Field(
         default=None,
@@ -416,6 +439,10 @@ class SqlServerInstance(SettingModel):
     def wire(self) -> str:
         """How the wire is protected: ``tls``, or what stands for it when it is not written."""
         return self.tls or ("required" if self.ca_file is None else "verified")
+
+    def replica_host(self, name: str) -> str:
+        """The host of a replica: as it is written, or the server's name without the instance."""
+        return self.replicas[name].host or name.partition("\\")[0].lower()
 
 
 class Configuration(SettingModel):

@@ -87,7 +87,8 @@ def _another_base(backing: Backing, base: DifferentialBase) -> str:
         return (
             f"{backing.source.where}: the server knows of no full that a differential could be of"
         )
-    who = full_named(backing.session, database.base_guid, stop=backing.stop)
+    with backing.historians() as historians:
+        who = full_named(historians, database.base_guid, stop=backing.stop)
     return (
         f"{backing.source.where}: differentials are of another full than {base.point.id} now: {who}"
     )

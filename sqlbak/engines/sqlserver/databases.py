@@ -35,8 +35,8 @@ _SIZES: Final = (
     " WHERE type <> 1 GROUP BY database_id"
 )
 _REPLICAS: Final = (
-    "SELECT s.database_id, s.is_primary_replica,"
-    " sys.fn_hadr_backup_is_preferred_replica(d.name) AS is_preferred"
+    "SELECT s.database_id, s.group_id, s.group_database_id, s.is_primary_replica,"
+    " s.synchronization_state_desc, sys.fn_hadr_backup_is_preferred_replica(d.name) AS is_preferred"
     " FROM sys.dm_hadr_database_replica_states AS s"
     " JOIN sys.databases AS d ON d.database_id = s.database_id WHERE s.is_local = 1"
 )
@@ -48,10 +48,26 @@ _ALL: Final = (*_DATA, PointType.LOG)
 
 @dataclass(frozen=True, slots=True)
 class Replica:
-    """What a database is in its availability group, on the server that was asked."""
+    """What a database is in its availability group, on the server that was asked.
+
+    Attributes:
+        is_preferred: the server's own answer whether backups are to be taken here.
+        database_id: what the group calls the database, the same on every replica.
+        groups: the groups that it is in: one, and with a distributed group that one too.
+        state: of the synchronization, such as SYNCHRONIZED.
+    """
 
     is_primary: bool
     is_preferred: bool
+    database_id: str = ""
+    groups: frozenset[str] = frozenset()
+    state: str = "SYNCHRONIZED"
+
+    @property
+    def is_synchronizing(self) -> bool:
+        """Whether log can be backed up here (SQL Server docs, "Offload supported backups to
+        secondary replicas")."""
+        return self.state in ("SYNCHRONIZED", "SYNCHRONIZING")
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,12 +127,15 @@ class Database:
         if self.replica is not None:
             if not self.replica.is_primary:
                 found |= dict.fromkeys(
-                    _DATA, f"{name} is on a secondary replica: fulls come from the primary one"
+                    _DATA,
+                    f"{name} is on a secondary replica: fulls come from the primary one (name the "
+                    "group's servers under replicas:)",
                 )
             if not self.replica.is_preferred:
                 found.setdefault(
                     PointType.LOG,
-                    f"the availability group prefers another replica for the backups of {name}",
+                    f"the availability group prefers another replica for the backups of {name} "
+                    "(name the group's servers under replicas:)",
                 )
         return found
 
@@ -147,11 +166,12 @@ def _read(
     }
     replicas: dict[int | None, Replica] = {}
     if with_replicas:
+        found_in = session.rows(_REPLICAS, doing="looking at availability groups", stop=stop)
         replicas = {
-            number(row, "database_id"): Replica(
-                bool(cell(row, "is_primary_replica")), bool(cell(row, "is_preferred"))
+            number(row, "database_id"): _replica(
+                [one for one in found_in if one["database_id"] == row["database_id"]]
             )
-            for row in session.rows(_REPLICAS, doing="looking at availability groups", stop=stop)
+            for row in found_in
         }
     found = [
         _database(
@@ -162,6 +182,18 @@ def _read(
     # A comparison in SQL goes by the collation and passes over blanks at the end.
     return sorted(
         (one for one in found if name is None or one.name == name), key=lambda one: one.name
+    )
+
+
+def _replica(rows: Sequence[Row]) -> Replica:
+    """``rows``: of one database; two where its group is part of a distributed one, in which the
+    primary of the second group is a secondary."""
+    return Replica(
+        is_primary=all(bool(cell(row, "is_primary_replica")) for row in rows),
+        is_preferred=bool(cell(rows[0], "is_preferred")),
+        database_id=guid(rows[0], "group_database_id") or "",
+        groups=frozenset(guid(row, "group_id") or "" for row in rows),
+        state=(text(rows[0], "synchronization_state_desc") or "").upper(),
     )
 
 

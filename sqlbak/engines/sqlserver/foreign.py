@@ -1,11 +1,12 @@
 """What others did to a database: who took a backup or restored it, when, and onto which device.
 
-msdb tells it. It can be purged and is kept by each replica alone, so it is asked only for names;
-what is decided rests on GUIDs and log positions.
+msdb tells it. It can be purged and is kept by each replica alone, so it is asked only for names,
+at every replica; what is decided rests on GUIDs and log positions.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from sqlbak.engines.sqlserver.connection import Session, StatementFailed
@@ -13,7 +14,15 @@ from sqlbak.engines.sqlserver.rows import Row, cell, instant, number, text
 from sqlbak.engines.sqlserver.statements import literal
 from sqlbak.stopping import StopSignal
 
-__all__ = ["full_named", "logs_since", "msdb_row", "restore_marker", "restore_named", "restored_at"]
+__all__ = [
+    "Historians",
+    "full_named",
+    "logs_since",
+    "msdb_row",
+    "restore_marker",
+    "restore_named",
+    "restored_at",
+]
 
 _SETS: Final = (
     "SELECT TOP (3) s.name, s.user_name, s.backup_start_date, s.type, s.is_snapshot,"
@@ -25,29 +34,41 @@ _KINDS: Final = {"D": "full backup", "I": "differential", "L": "log backup"}
 _UNKNOWN: Final = "msdb does not tell who it was"
 
 
-def full_named(session: Session, set_guid: str | None, *, stop: StopSignal) -> str:
+Historians = Sequence[tuple[str, Session]]
+"""Servers that may know something, by name."""
+
+
+def full_named(historians: Historians, set_guid: str | None, *, stop: StopSignal) -> str:
     """Who took the full with that GUID, in words."""
     if set_guid is None:
         return _UNKNOWN
-    return _told(session, f"{_SETS} WHERE s.backup_set_uuid = {literal(set_guid)}", stop)
+    return _told(historians, f"{_SETS} WHERE s.backup_set_uuid = {literal(set_guid)}", stop)
 
 
-def logs_since(session: Session, database: str, position: int, *, stop: StopSignal) -> str:
+def logs_since(historians: Historians, database: str, position: int, *, stop: StopSignal) -> str:
     """Who took the log behind ``position``, in words."""
     return _told(
-        session,
+        historians,
         f"{_SETS} WHERE s.database_name = {literal(database)} AND s.type = 'L'"
         f" AND s.is_copy_only = 0 AND s.last_lsn > {position:d} ORDER BY s.first_lsn",
         stop,
     )
 
 
-def _told(session: Session, question: str, stop: StopSignal) -> str:
-    try:
-        rows = session.rows(question, doing="asking msdb", stop=stop)
-    except StatementFailed:
+def _told(historians: Historians, question: str, stop: StopSignal) -> str:
+    told: list[str] = []
+    is_hidden = False
+    for server, session in historians:
+        where = f" on {server}" if len(historians) > 1 else ""
+        try:
+            rows = session.rows(question, doing="asking msdb", stop=stop)
+        except StatementFailed:
+            is_hidden = True
+            continue
+        told += [_in_words(row) + where for row in rows]
+    if not told and is_hidden:
         return "msdb cannot be read"
-    return "; ".join(dict.fromkeys(_in_words(row) for row in rows)) or _UNKNOWN
+    return "; ".join(dict.fromkeys(told)) or _UNKNOWN
 
 
 def _in_words(row: Row) -> str:

@@ -4,17 +4,19 @@ what stands in the way."""
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from sqlbak.engines.port import DiscoveredItem, Inspection, Problem, Severity
 from sqlbak.engines.sqlserver.address import ServerAddress, Wire
 from sqlbak.engines.sqlserver.backing import Source
 from sqlbak.engines.sqlserver.connection import Session, StatementFailed
-from sqlbak.engines.sqlserver.databases import Database, read_databases, selected
+from sqlbak.engines.sqlserver.databases import Database, selected
 from sqlbak.engines.sqlserver.delivery import DiskFolder
-from sqlbak.engines.sqlserver.rows import number, text
-from sqlbak.engines.sqlserver.server import Server, read_clock, read_server
+from sqlbak.engines.sqlserver.groups import Gathered, Member, View, gather
+from sqlbak.engines.sqlserver.routes import Route, route_of
+from sqlbak.engines.sqlserver.rows import Row, number, text
+from sqlbak.engines.sqlserver.server import Server
 from sqlbak.engines.sqlserver.statements import identifier, literal
 from sqlbak.errors import FeatureUnsupported
 from sqlbak.model import EngineName, PointType
@@ -26,135 +28,227 @@ _SYSTEM_DATABASES = ("master", "model", "msdb")
 _DAMAGED = ("SUSPECT", "EMERGENCY", "RECOVERY_PENDING", "RECOVERING")
 
 
-def discovered(database: Database) -> DiscoveredItem:
-    """A database as the engine port tells of it. Its identity is its family GUID, which a rename
+def discovered(database: Database, paused: Mapping[PointType, str] | None = None) -> DiscoveredItem:
+    """A database as the engine port tells of it. ``paused``: what cannot be taken; None: by what
+    this one server says. Its identity is its family GUID, which a rename
     and every restore leave alone, and which a database that was dropped and made again does not
     share; empty while the server does not tell it (offline)."""
+    # What a secondary replica knows of its log's backups may be old.
+    is_secondary = database.replica is not None and not database.replica.is_primary
+    # A read-only database gives the same log out again and again.
+    is_told = not (database.is_read_only or is_secondary)
     return DiscoveredItem(
         identity=database.family or "",
         database=database.name,
         position=None,
         lineage=database.fork,
-        # A read-only database gives the same log out again and again.
-        next_log_lsn=None if database.is_read_only else database.last_log_backup_lsn,
-        paused=database.paused(),
+        next_log_lsn=database.last_log_backup_lsn if is_told else None,
+        paused=database.paused() if paused is None else paused,
+        group_database=database.replica.database_id if database.replica is not None else None,
     )
 
 
 def inspect_database(source: Source, *, stop: StopSignal = NEVER) -> Inspection:
     """One database; no item when it is not there."""
-    with Session.open(source.address, stop=stop) as session:
-        server = read_server(session, stop=stop)
-        databases = read_databases(
-            session, name=source.database, with_replicas=server.is_hadr_enabled, stop=stop
-        )
-        problems = [*_of_wire(source.address), *_of_folder(source.folder)]
-        if not databases:
-            problems.append(
-                Problem(
-                    "database_missing",
-                    Severity.BLOCKING,
-                    f"there is no database {source.database!r}, or {source.address.user} may not "
-                    "see it",
-                    f"GRANT VIEW ANY DATABASE TO {identifier(source.address.user)}",
-                )
+    gathered = gather(
+        source.address,
+        source.members,
+        name=source.database,
+        ask_grants=lambda session, view: _grants(session, view.databases, stop),
+        stop=stop,
+    )
+    route = route_of(gathered, source.database)
+    problems = [*_of_wire(source.address)]
+    if route is None:
+        user = source.address.user
+        problems += _of_folder(source.folder)
+        problems.append(
+            Problem(
+                "database_missing",
+                Severity.BLOCKING,
+                f"there is no database {source.database!r}, or {user} may not see it",
+                f"GRANT VIEW ANY DATABASE TO {identifier(user)}",
             )
-        for database in databases:
-            problems += [
-                *_of_database(database, source.address.user),
-                *_paused(database),
-                *_of_grants(session, database, source.address.user, stop),
-                *_of_compression(server, source.compression),
-            ]
-        return _inspection(session, server, databases, problems, stop)
+        )
+        return _inspection(gathered.views[0], [], problems)
+    problems += _of_places(source, [route])
+    problems += _of_members(gathered, [route])
+    problems += _of_route(source, route)
+    for view in _takers([route]):
+        problems += _of_compression(view.server, source.compression)
+    return _inspection(route.primary or gathered.views[0], [route], problems)
 
 
 def look(
     address: ServerAddress,
+    members: Sequence[Member] = (),
     *,
     include: Sequence[str],
     exclude: Sequence[str],
     stop: StopSignal = NEVER,
 ) -> tuple[frozenset[str], tuple[DiscoveredItem, ...]]:
-    """The names of all databases, and the items that are meant to be protected. One connection."""
-    with Session.open(address, stop=stop) as session:
-        server = read_server(session, stop=stop)
-        everything = read_databases(session, with_replicas=server.is_hadr_enabled, stop=stop)
-    databases = selected(
-        everything, include=include, exclude=exclude, is_case_sensitive=server.is_case_sensitive
+    """The names of all databases, and the items that are meant to be protected. One connection, if
+    none of them has replicas elsewhere."""
+    gathered = gather(address, members, stop=stop)
+    everything, routes = _meant(gathered, include, exclude)
+    return everything, tuple(discovered(one.database, one.paused) for one in routes)
+
+
+def _meant(
+    gathered: Gathered, include: Sequence[str], exclude: Sequence[str]
+) -> tuple[frozenset[str], list[Route]]:
+    """The names of all databases, and the ways for those that are meant: those of the server that
+    was asked first, and of the others what is in a group."""
+    first = gathered.views[0]
+    known = {one.name: one for one in first.databases}
+    for view in gathered.views[1:]:
+        for one in view.databases:
+            if one.replica is not None:
+                known.setdefault(one.name, one)
+    wanted = selected(
+        known.values(),
+        include=include,
+        exclude=exclude,
+        is_case_sensitive=first.server.is_case_sensitive,
     )
-    return frozenset(one.name for one in everything), tuple(map(discovered, databases))
+    routes = [route for one in wanted if (route := route_of(gathered, one.name)) is not None]
+    return frozenset(known), routes
 
 
 def inspect_instance(
-    address: ServerAddress,
-    folder: DiskFolder,
+    source: Source,
     *,
     include: Sequence[str],
     exclude: Sequence[str],
-    compression: str = "auto",
     stop: StopSignal = NEVER,
 ) -> Inspection:
-    """All databases that are meant, with what stands in the way of each. One connection."""
-    with Session.open(address, stop=stop) as session:
-        server = read_server(session, stop=stop)
-        everything = read_databases(session, with_replicas=server.is_hadr_enabled, stop=stop)
-        databases = selected(
-            everything,
-            include=include,
-            exclude=exclude,
-            is_case_sensitive=server.is_case_sensitive,
+    """All databases that are meant, with what stands in the way of each. ``source``: of no
+    database. One connection a server, and one more where grants are looked at."""
+
+    def ask(session: Session, view: View) -> dict[str, Row]:
+        is_case_sensitive = view.server.is_case_sensitive
+        wanted = selected(
+            view.databases, include=include, exclude=exclude, is_case_sensitive=is_case_sensitive
         )
-        problems = [
-            *_of_wire(address),
-            *_of_folder(folder),
-            *_of_compression(server, compression),
-        ]
-        for database in databases:
-            problems += _of_database(database, address.user)
-            problems += _of_grants(session, database, address.user, stop)
-            problems += _paused(database)
-        everybody = selected(
-            everything, include=("*",), exclude=exclude, is_case_sensitive=server.is_case_sensitive
-        )
-        meant = {one.name for one in databases}
-        left_out = [
-            one.name
-            for one in everybody
-            if one.name not in meant and one.name.lower() not in _SYSTEM_DATABASES
-        ]
-        inspection = _inspection(session, server, databases, problems, stop)
-        return replace(inspection, facts={**inspection.facts, "left_out": left_out})
+        return _grants(session, wanted, stop)
+
+    gathered = gather(source.address, source.members, ask_grants=ask, stop=stop)
+    _, routes = _meant(gathered, include, exclude)
+    problems = [
+        *_of_wire(source.address),
+        *_of_places(source, routes),
+        *_of_members(gathered, routes),
+        *(
+            problem
+            for view in _takers(routes) or gathered.views[:1]
+            for problem in _of_compression(view.server, source.compression)
+        ),
+    ]
+    for route in routes:
+        problems += _of_route(source, route)
+    _, everybody = _meant(gathered, ("*",), exclude)
+    meant = {one.database.name for one in routes}
+    left_out = [
+        one.database.name
+        for one in everybody
+        if one.database.name not in meant and one.database.name.lower() not in _SYSTEM_DATABASES
+    ]
+    inspection = _inspection(gathered.views[0], routes, problems)
+    return replace(inspection, facts={**inspection.facts, "left_out": left_out})
 
 
-def _inspection(
-    session: Session,
-    server: Server,
-    databases: Sequence[Database],
-    problems: Sequence[Problem],
-    stop: StopSignal,
-) -> Inspection:
-    clock = read_clock(session, server, stop=stop)
+def _inspection(view: View, routes: Sequence[Route], problems: Sequence[Problem]) -> Inspection:
     return Inspection(
         engine=EngineName.SQLSERVER,
-        version=f"{server.release} ({server.version})",
-        server_clock=clock.utc,
-        items=tuple(discovered(one) for one in databases),
+        version=f"{view.server.release} ({view.server.version})",
+        server_clock=view.clock.utc,
+        items=tuple(discovered(one.database, one.paused) for one in routes),
         problems=tuple(dict.fromkeys(problems)),
         facts={
-            "server": server.document(clock),
+            "server": view.server.document(view.clock),
             "databases": [
                 {
-                    "name": one.name,
-                    "state": one.state,
-                    "recovery_model": one.recovery_model,
-                    "size_bytes": one.size_bytes,
-                    "family": one.family,
+                    "name": one.database.name,
+                    "state": one.database.state,
+                    "recovery_model": one.database.recovery_model,
+                    "size_bytes": one.database.size_bytes,
+                    "family": one.database.family,
                 }
-                for one in databases
+                for one in routes
             ],
         },
     )
+
+
+def _takers(routes: Sequence[Route]) -> list[View]:
+    """The servers that backups are taken on."""
+    found: list[View] = []
+    for view in (view for route in routes for view in (route.primary, route.log)):
+        if view is not None and view not in found:
+            found.append(view)
+    return found
+
+
+def _of_places(source: Source, routes: Sequence[Route]) -> Iterator[Problem]:
+    """The folders that backups go through."""
+    folders = [source.on(view).folder for view in _takers(routes)] or [source.folder]
+    for folder in dict.fromkeys(folders):
+        yield from _of_folder(folder)
+
+
+def _of_members(gathered: Gathered, routes: Sequence[Route]) -> Iterator[Problem]:
+    """Servers of groups that did not answer, are others than they are called, or hide the group."""
+    for name, why in gathered.silent.items():
+        yield Problem(
+            "replica_silent",
+            Severity.WARNING,
+            f"the replica {name} takes no part: {why}",
+            "look whether it runs, and whether the login is there too, with the same SID",
+        )
+    for view in gathered.views:
+        name = view.member.name
+        if name and name.lower() != view.server.name.lower():
+            yield Problem(
+                "replica_misnamed",
+                Severity.WARNING,
+                f"{view.member.address.where}, which is called {name} under replicas, says that it "
+                f"is {view.server.name}",
+                f"write {view.server.name}, as @@SERVERNAME gives it, or mend its host and port",
+            )
+    members = {member.name.lower() for member in gathered.members}
+    for route in routes:
+        holders = [view for view in route.holders if route.database.replica is not None]
+        if not holders or not members:
+            continue
+        if all(view.group_of(route.database) is None for view in holders):
+            user = identifier(holders[0].member.address.user)
+            yield Problem(
+                "group_hidden",
+                Severity.WARNING,
+                f"{holders[0].server.name} does not show the availability group of "
+                f"{route.database.name}: its backup preference is not known",
+                f"GRANT VIEW ANY DEFINITION TO {user}",
+            )
+        if len({view.clock.utc_offset_minutes for view in holders}) > 1:
+            yield Problem(
+                "replicas_in_zones",
+                Severity.WARNING,
+                f"the clocks of {', '.join(view.server.name for view in holders)} are in different "
+                "zones: instants right around a failover cannot be restored",
+                "let all servers of a group run in UTC",
+            )
+
+
+def _of_route(source: Source, route: Route) -> Iterator[Problem]:
+    """What stands in the way of one database on the servers that take it."""
+    login = source.address.user
+    if route.problem is not None:
+        yield route.problem
+    yield from _of_database(route.database, login)
+    yield from _paused(route.database, route.paused)
+    for view in _takers([route]):
+        if (row := view.grants.get(route.database.name)) is not None:
+            yield from _of_grants(row, route.database, login)
 
 
 def _of_wire(address: ServerAddress) -> Iterator[Problem]:
@@ -221,14 +315,15 @@ def _of_database(database: Database, login: str) -> Iterator[Problem]:
         )
 
 
-def _paused(database: Database) -> Iterator[Problem]:
-    paused = database.paused()
+def _paused(database: Database, paused: Mapping[PointType, str]) -> Iterator[Problem]:
     if PointType.FULL in paused and PointType.LOG in paused:
         yield Problem(
             "database_paused",
             Severity.WARNING,
             f"{paused[PointType.FULL]}: nothing is backed up",
-            "bring it online, or leave it out: databases.exclude",
+            "bring it online, or leave it out: databases.exclude"
+            if database.replica is None
+            else "name the servers of its availability group under replicas:",
             database.name,
         )
     elif PointType.LOG in paused and database.name.lower() != "master":
@@ -238,31 +333,38 @@ def _paused(database: Database) -> Iterator[Problem]:
             paused[PointType.LOG],
             f"ALTER DATABASE {identifier(database.name)} SET RECOVERY FULL"
             if database.replica is None
-            else "look at the backup preference of the availability group",
+            else "name the servers of its availability group under replicas:, or let it prefer the "
+            "primary: ALTER AVAILABILITY GROUP … SET (AUTOMATED_BACKUP_PREFERENCE = PRIMARY)",
             database.name,
         )
 
 
-def _of_grants(
-    session: Session, database: Database, login: str, stop: StopSignal
-) -> Iterator[Problem]:
-    if database.state != "ONLINE":
-        return
+def _grants(session: Session, databases: Sequence[Database], stop: StopSignal) -> dict[str, Row]:
+    """What the login may do with each database that is online."""
+    found: dict[str, Row] = {}
+    for database in databases:
+        if database.state != "ONLINE":
+            continue
+        name = identifier(database.name)
+        try:
+            rows = session.rows(
+                f"SELECT HAS_PERMS_BY_NAME({literal(name)}, 'DATABASE', 'BACKUP DATABASE') AS data,"
+                f" HAS_PERMS_BY_NAME({literal(name)}, 'DATABASE', 'BACKUP LOG') AS log,"
+                " HAS_PERMS_BY_NAME(NULL, NULL, 'CREATE ANY DATABASE') AS headers,"
+                " HAS_PERMS_BY_NAME(N'master', 'DATABASE', 'CREATE DATABASE') AS headers_in_master,"
+                " HAS_PERMS_BY_NAME(NULL, NULL, 'VIEW SERVER STATE') AS state,"
+                " SUSER_SNAME() AS login",
+                doing="looking at grants",
+                stop=stop,
+            )
+        except StatementFailed:
+            continue
+        found[database.name] = rows[0]
+    return found
+
+
+def _of_grants(row: Row, database: Database, login: str) -> Iterator[Problem]:
     name, user = identifier(database.name), identifier(login)
-    try:
-        rows = session.rows(
-            f"SELECT HAS_PERMS_BY_NAME({literal(name)}, 'DATABASE', 'BACKUP DATABASE') AS data,"
-            f" HAS_PERMS_BY_NAME({literal(name)}, 'DATABASE', 'BACKUP LOG') AS log,"
-            " HAS_PERMS_BY_NAME(NULL, NULL, 'CREATE ANY DATABASE') AS headers,"
-            " HAS_PERMS_BY_NAME(N'master', 'DATABASE', 'CREATE DATABASE') AS headers_in_master,"
-            " HAS_PERMS_BY_NAME(NULL, NULL, 'VIEW SERVER STATE') AS state,"
-            " SUSER_SNAME() AS login",
-            doing="looking at grants",
-            stop=stop,
-        )
-    except StatementFailed:
-        return
-    row = rows[0]
     if 0 in (number(row, "data"), number(row, "log")):
         yield Problem(
             "backup_not_granted",

@@ -6,7 +6,8 @@ log backup that a crashed run took but did not ship is looked for first, and shi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +15,7 @@ from sqlbak.engines.port import BackupResult, PayloadSink
 from sqlbak.engines.sqlserver.backing import Backing, Source, WrittenSet
 from sqlbak.engines.sqlserver.foreign import logs_since, restore_named
 from sqlbak.engines.sqlserver.headers import BackupHeader
-from sqlbak.engines.sqlserver.rows import number
+from sqlbak.engines.sqlserver.rows import number, text
 from sqlbak.errors import BackupPaused, LogChainBroken, LogRewritten
 from sqlbak.model import LogPosition, PointType
 from sqlbak.progress import NO_PROGRESS, Progress
@@ -40,41 +41,63 @@ def take_log(
     LogRewritten when it was set back; BackupPaused when there is none to take."""
     header_row = {} if since_facts is None else since_facts.get("header", {})
     follows_log = since_facts is None or number(header_row, "BackupType") == _LOG
-    with Backing.open(source, progress, stop) as backing:
+    with Backing.open(source, progress, stop, kind=PointType.LOG) as backing:
         backing.require(PointType.LOG)
         if backing.lineage != since.lineage:
             raise LogChainBroken(_forked(backing))
         backing.require_same_history(since_facts, "the last backup")
-        for written in _left(backing):
-            header = written.taken.header
-            if header.fork == since.lineage and header.last_lsn <= since.lsn:
-                written.files.remove()  # the vault has it
-            elif _joins(header, since, follows_log):
-                backing.notes.append(
-                    "a log backup that an earlier run took and did not ship was shipped"
-                )
-                backing.ship(written, sink)
-                more = LogPosition(header.fork, header.last_lsn)
-                return replace(backing.result(written), continues_on=more)
-            else:
-                # The chain went on without it: of another fork, or behind a gap that was bridged.
-                written.files.remove()
-                backing.notes.append(
-                    "a log backup that an earlier run left joins nothing any more and was removed: "
-                    f"{written.files.local[0].name}, log {header.first_lsn} to {header.last_lsn}"
-                )
+        with _left(backing) as left:
+            for there, written in left:
+                if (result := _shipped_late(there, written, since, follows_log, sink)) is not None:
+                    return result
         _require_continuation(backing, since, follows_log)
         written = backing.write(PointType.LOG, leaves_restoring=leaves_restoring)
         header = written.taken.header
         if header.is_copy_only or not _joins(header, since, follows_log):
             written.files.remove()
-            who = logs_since(backing.session, source.database, since.lsn, stop=stop)
             raise LogChainBroken(
                 f"{source.where}: the log that the server gave begins at {header.first_lsn}, not "
-                f"at {since.lsn}: {who}"
+                f"at {since.lsn}: {_who(backing, since.lsn)}"
             )
         backing.ship(written, sink)
         return backing.result(written)
+
+
+def _shipped_late(
+    there: Backing, written: WrittenSet, since: LogPosition, follows_log: bool, sink: PayloadSink
+) -> BackupResult | None:
+    """A log backup that an earlier run left, shipped; None when it is of no use: then it is
+    removed."""
+    header = written.taken.header
+    begin = there.database.last_log_backup_lsn
+    if header.fork == since.lineage and header.last_lsn <= since.lsn:
+        written.files.remove()  # the vault has it
+        return None
+    if there.database.replica is not None and begin is not None and header.last_lsn > begin:
+        # The primary never heard that it was done, and gives the same log out again.
+        written.files.remove()
+        there.notes.append(
+            f"a log backup that broke off was removed: {written.files.local[0].name}"
+        )
+        return None
+    if not _joins(header, since, follows_log):
+        # The chain went on without it: of another fork, or behind a gap that was bridged.
+        written.files.remove()
+        there.notes.append(
+            "a log backup that an earlier run left joins nothing any more and was removed: "
+            f"{written.files.local[0].name}, log {header.first_lsn} to {header.last_lsn}"
+        )
+        return None
+    there.notes.append("a log backup that an earlier run took and did not ship was shipped")
+    there.ship(written, sink)
+    more = LogPosition(header.fork, header.last_lsn)
+    return replace(there.result(written), continues_on=more)
+
+
+def _who(backing: Backing, position: int) -> str:
+    """Who took the log behind ``position``, in words."""
+    with backing.historians() as historians:
+        return logs_since(historians, backing.source.database, position, stop=backing.stop)
 
 
 def _joins(header: BackupHeader, since: LogPosition, follows_log: bool) -> bool:
@@ -102,7 +125,7 @@ def _require_continuation(backing: Backing, since: LogPosition, follows_log: boo
             f"({since.lsn}): it was set back to an older state"
         )
     if begin > since.lsn:
-        who = logs_since(backing.session, database.name, since.lsn, stop=backing.stop)
+        who = _who(backing, since.lsn)
         raise LogChainBroken(f"{where}: the log since the last backup was taken by another: {who}")
 
 
@@ -121,19 +144,37 @@ def _forked(backing: Backing) -> str:
     )
 
 
-def _left(backing: Backing) -> list[WrittenSet]:
-    """Whole log backups that earlier runs left; parts of broken ones are removed."""
-    leftovers = backing.source.folder.leftovers(backing.key, (PointType.LOG,))
-    backing.require_quiet(leftovers)
-    found: list[WrittenSet] = []
-    for files in leftovers:
-        written = backing.written_before(files)
-        if written is None:
-            files.remove()
-            backing.notes.append(f"removed what a broken run left: {files.local[0].name}")
-        else:
-            found.append(written)
-    return sorted(found, key=lambda one: (one.taken.header.first_lsn, one.taken.header.last_lsn))
+@contextmanager
+def _left(backing: Backing) -> Iterator[list[tuple[Backing, WrittenSet]]]:
+    """Whole log backups that earlier runs left, each with the server that took it where that one
+    answers; parts of broken ones are removed."""
+    if not backing.has_leftovers((PointType.LOG,)):
+        yield []
+        return
+    with backing.siblings() as (others, silent):
+        found: dict[str, tuple[Backing, WrittenSet]] = {}
+        for there in (backing, *others):
+            leftovers = there.leftovers((PointType.LOG,))
+            backing.require_quiet(leftovers, others)
+            for files in leftovers:
+                written = there.written_before(files)
+                if written is not None:
+                    name = text(written.taken.header_row, "ServerName")
+                    if files.token not in found or name == there.server.name:
+                        found[files.token] = there, written
+                elif silent:
+                    backing.notes.append(
+                        f"{files.local[0].name} stays: {', '.join(silent)} may still write it"
+                    )
+                else:
+                    files.remove()
+                    backing.notes.append(f"removed what a broken run left: {files.local[0].name}")
+        yield sorted(found.values(), key=_extent)
+
+
+def _extent(left: tuple[Backing, WrittenSet]) -> tuple[int, int]:
+    header = left[1].taken.header
+    return header.first_lsn, header.last_lsn
 
 
 def oldest_position(source: Source, *, stop: StopSignal) -> LogPosition | None:
@@ -141,12 +182,13 @@ def oldest_position(source: Source, *, stop: StopSignal) -> LogPosition | None:
     earlier run left behind."""
     with Backing.open(source, NO_PROGRESS, stop) as backing:
         begin = backing.database.last_log_backup_lsn
-        if begin is None or PointType.LOG in backing.database.paused():
+        if begin is None or PointType.LOG in backing.paused:
             return None
-        for written in reversed(_left(backing)):
-            header = written.taken.header
-            if header.fork == backing.lineage and header.last_lsn == begin:
-                begin = header.first_lsn
+        with _left(backing) as left:
+            for _there, written in reversed(left):
+                header = written.taken.header
+                if header.fork == backing.lineage and header.last_lsn == begin:
+                    begin = header.first_lsn
         return LogPosition(backing.lineage, begin)
 
 
@@ -157,5 +199,5 @@ def explain_gap(source: Source, since: LogPosition, *, stop: StopSignal) -> str:
             return _forked(backing)
         if backing.database.last_log_backup_lsn is None:
             return _no_chain(backing)
-        who = logs_since(backing.session, backing.database.name, since.lsn, stop=stop)
+        who = _who(backing, since.lsn)
         return f"{source.where}: the log since the last backup was taken by another: {who}"

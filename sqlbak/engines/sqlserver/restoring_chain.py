@@ -68,7 +68,8 @@ def stop_of(chain: DatabaseChain) -> StopAt | None:
 
 
 def _witness(step: RestoreStep) -> ClockWitness | None:
-    server = step.facts.get("server") or {}
+    # The times in a log are the primary's, which may not be the server that gave the log out.
+    server = step.facts.get("log_clock") or step.facts.get("server") or {}
     minutes = server.get("utc_offset_minutes")
     if minutes is None:
         return None
