@@ -7,8 +7,8 @@ written, compared with what it has to continue. A set that does not is never a r
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -16,7 +16,7 @@ from typing import Any, Final
 from sqlbak.engines.port import BackupResult, PayloadSink
 from sqlbak.engines.sqlserver.address import ServerAddress
 from sqlbak.engines.sqlserver.connection import Session
-from sqlbak.engines.sqlserver.databases import Database, read_databases
+from sqlbak.engines.sqlserver.databases import Database
 from sqlbak.engines.sqlserver.delivery import (
     BackupFiles,
     DiskFolder,
@@ -24,35 +24,32 @@ from sqlbak.engines.sqlserver.delivery import (
     stream_names,
     stripe_count,
 )
-from sqlbak.engines.sqlserver.foreign import msdb_row, restore_marker, restore_named, restored_at
-from sqlbak.engines.sqlserver.groups import Member, View, gather
+from sqlbak.engines.sqlserver.finding import find_database
+from sqlbak.engines.sqlserver.foreign import msdb_row
+from sqlbak.engines.sqlserver.groups import Member, View
 from sqlbak.engines.sqlserver.headers import BackupHeader
 from sqlbak.engines.sqlserver.logend import await_log, end_of_log
-from sqlbak.engines.sqlserver.routes import route_of
+from sqlbak.engines.sqlserver.past import history_facts
 from sqlbak.engines.sqlserver.rows import document_of, text
 from sqlbak.engines.sqlserver.server import Clock, Server, read_clock, read_server
 from sqlbak.engines.sqlserver.statements import BackupStatement
 from sqlbak.engines.sqlserver.taking import (
     TakenSet,
     execute_backup,
-    is_backup_running,
     read_set,
 )
 from sqlbak.errors import (
     BackupFailed,
     BackupPaused,
     LogChainBroken,
-    LogRewritten,
     ServerNotReady,
-    ServerRefused,
-    ServerUnreachable,
     SqlbakError,
 )
 from sqlbak.model import Fork, PointType
 from sqlbak.progress import Progress
 from sqlbak.stopping import StopSignal
 
-__all__ = ["CLOCK_GRAIN", "Backing", "ReplicaPlace", "Source", "WrittenSet", "new_token"]
+__all__ = ["CLOCK_GRAIN", "Backing", "ReplicaPlace", "Source", "Writer", "WrittenSet", "new_token"]
 
 CLOCK_GRAIN: Final = timedelta(milliseconds=20)
 """A transaction's commit time is from a coarser clock than SYSUTCDATETIME: on a grid of 3.33 ms,
@@ -131,7 +128,7 @@ def new_token(now: datetime) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class _Writer:
+class Writer:
     """The primary, where the backup is taken on another replica: its clock is in the log."""
 
     session: Session
@@ -141,7 +138,7 @@ class _Writer:
 
 @dataclass(slots=True)
 class Backing:
-    """A session with the server for one backup; made by ``open``.
+    """A session with the server for one backup; made by opening.py.
 
     Attributes:
         source: as it is taken there; ``home``: as it is configured.
@@ -158,91 +155,13 @@ class Backing:
     stop: StopSignal
     home: Source
     paused: Mapping[PointType, str]
-    writer: _Writer | None = None
+    writer: Writer | None = None
     notes: list[str] = field(default_factory=list)
 
-    @classmethod
-    @contextmanager
-    def open(
-        cls,
-        source: Source,
-        progress: Progress,
-        stop: StopSignal,
-        *,
-        kind: PointType = PointType.FULL,
-    ) -> Iterator[Backing]:
-        """Connect and look: to the server that backups of that kind are taken on. ServerNotReady
-        when the database is not there, or not the one meant, or has no primary; BackupPaused when
-        no server may take it."""
-        if not source.replicas:
-            with _at(source, stop) as (session, server):
-                database = find_database(session, server, source, stop=stop)
-                paused = database.paused()
-                backing = cls(source, session, server, database, progress, stop, source, paused)
-                with _closing(backing):
-                    yield backing
-            return
-        gathered = gather(source.address, source.members, name=source.database, stop=stop)
-        route = route_of(gathered, source.database)
-        if route is None:
-            raise _missing(source)
-        if route.problem is not None:
-            raise ServerNotReady(f"{source.where}: {route.problem.what}", hint=route.problem.remedy)
-        view = route.log if kind is PointType.LOG else route.primary
-        if view is None or route.primary is None:
-            raise BackupPaused(f"{source.where}: {route.paused.get(kind) or 'no server takes it'}")
-        here = source.on(view)
-        with ExitStack() as stack:
-            session, server = stack.enter_context(_at(here, stop))
-            own = find_database(session, server, here, stop=stop)
-            told = route.database
-            _require_meant(source, told)
-            writer = None
-            if view is not route.primary:
-                opened = stack.enter_context(_at(source.on(route.primary), stop))
-                writer = _Writer(*opened, told.database_id)
-            database = told if own.replica is None else replace(told, replica=own.replica)
-            backing = cls(
-                here, session, server, database, progress, stop, source, route.paused, writer
-            )
-            if kind is PointType.LOG:
-                backing.notes += route.notes
-            stack.enter_context(_closing(backing))
-            yield backing
-
-    @contextmanager
-    def siblings(self) -> Iterator[tuple[list[Backing], list[str]]]:
-        """The same at every other replica that answers, and the names of those that do not."""
-        found: list[Backing] = []
-        silent: list[str] = []
-        with ExitStack() as stack:
-            for place in self.home.replicas if self.database.replica is not None else ():
-                if place.address == self.source.address:
-                    continue
-                there = replace(self.home, address=place.address, folder=place.folder)
-                try:
-                    session, server = stack.enter_context(_at(there, self.stop))
-                except (ServerUnreachable, ServerRefused):
-                    silent.append(place.name)
-                    continue
-                if server.name == self.server.name:
-                    continue
-                writer: _Writer | None = self.writer or _Writer(
-                    self.session, self.server, self.database.database_id
-                )
-                if writer.server.name == server.name:
-                    writer = None
-                found.append(
-                    replace(self, source=there, session=session, server=server, writer=writer)
-                )
-            yield found, silent
-
-    @contextmanager
-    def historians(self) -> Iterator[list[tuple[str, Session]]]:
-        """Sessions with every replica that answers, by the server's name: each one's msdb tells
-        what was done there only."""
-        with self.siblings() as (others, _silent):
-            yield [(one.server.name, one.session) for one in (self, *others)]
+    def leftovers(self, kinds: Sequence[PointType]) -> list[BackupFiles]:
+        """What earlier runs left of the database in this server's folder, oldest first."""
+        folder = self.source.folder
+        return [files for key in self.keys for files in folder.leftovers(key, kinds)]
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -283,44 +202,6 @@ class Backing:
         why = self.paused.get(kind)
         if why is not None:
             raise BackupPaused(f"{self.source.where}: {why}")
-
-    def leftovers(self, kinds: Sequence[PointType]) -> list[BackupFiles]:
-        """What earlier runs left of the database in this server's folder, oldest first."""
-        folder = self.source.folder
-        return [files for key in self.keys for files in folder.leftovers(key, kinds)]
-
-    def has_leftovers(self, kinds: Sequence[PointType]) -> bool:
-        """Whether there are any here, or in the folder of another replica."""
-        folders = [self.source.folder]
-        if self.database.replica is not None:
-            folders += [one.folder for one in self.home.replicas]
-        return any(folder.leftovers(key, kinds) for folder in folders for key in self.keys)
-
-    def clear(self, *kinds: PointType) -> None:
-        """Delete what crashed runs left of those kinds. BackupFailed while one of them still runs
-        on a server."""
-        if not self.has_leftovers(kinds):
-            return
-        with self.siblings() as (others, _silent):
-            for place in (*others, self):
-                leftovers = place.leftovers(kinds)
-                self.require_quiet(leftovers, others)
-                for files in leftovers:
-                    files.remove()
-                    self.notes.append(f"removed what an earlier run left: {files.local[0].name}")
-
-    def require_quiet(
-        self, leftovers: Sequence[BackupFiles], others: Sequence[Backing] = ()
-    ) -> None:
-        """BackupFailed while a backup of an earlier run that left files is still running."""
-        for place in (self, *others):
-            if any(
-                is_backup_running(place.session, one.token, stop=self.stop) for one in leftovers
-            ):
-                raise BackupFailed(
-                    f"{place.source.where}: an earlier backup still runs on the server",
-                    hint="it is waited for: the next run looks again",
-                )
 
     def write(
         self,
@@ -518,94 +399,4 @@ class Backing:
             | {"name": text(taken.header_row, "ServerName") or self.server.name},
             "recovery_model": self.database.recovery_model,
             "owner": self.database.owner,
-        } | self._history_facts(clock)
-
-    def _history_facts(self, clock: Clock) -> dict[str, Any]:
-        """By what it is known later whose the log's times are, and whether the database was
-        restored since."""
-        found: dict[str, Any] = {}
-        if self.database.replica is not None:
-            found["availability_group"] = {
-                "database": self.database.replica.database_id,
-                "is_primary": self.writer is None,
-            }
-        if self.writer is not None:
-            # Its own msdb tells of how it was made a replica, which changed nothing.
-            found["log_clock"] = {
-                "server": self.writer.server.name,
-                "utc_offset_minutes": clock.utc_offset_minutes,
-                "time_zone": clock.time_zone,
-            }
-            return found
-        database = self.source.database
-        return found | {
-            "restore_history_id": restore_marker(self.session, database, stop=self.stop),
-            "restored_at": restored_at(self.session, database, stop=self.stop),
-        }
-
-    def require_same_history(self, facts: Mapping[str, Any] | None, what: str) -> None:
-        """LogRewritten when the whole database was restored since the recovery point with those
-        facts, and goes on under the same recovery fork: positions mean another history now."""
-        if facts is None or "restore_history_id" not in facts:
-            return
-        if facts.get("server", {}).get("name") != self.server.name:
-            return  # msdb is another replica's
-        replica = self.database.replica
-        known = facts.get("availability_group", {}).get("database")
-        if replica is not None and known == replica.database_id:
-            return  # no database of a group is restored; its copies are made anew at times
-        marker = restore_marker(self.session, self.source.database, stop=self.stop)
-        if marker is not None and marker != facts["restore_history_id"]:
-            raise LogRewritten(
-                f"{self.source.where} was restored after {what}: "
-                f"{restore_named(self.session, self.source.database, stop=self.stop)}",
-                hint="take a full backup; it starts a new chain",
-            )
-
-
-def find_database(
-    session: Session, server: Server, source: Source, *, stop: StopSignal
-) -> Database:
-    """The database of that name as it is now. ServerNotReady when it is not there, or when it is
-    not the one that was looked at before."""
-    found = read_databases(
-        session, name=source.database, with_replicas=server.is_hadr_enabled, stop=stop
-    )
-    if not found:
-        raise _missing(source)
-    _require_meant(source, found[0])
-    return found[0]
-
-
-def _missing(source: Source) -> ServerNotReady:
-    return ServerNotReady(
-        f"{source.address.where}: there is no database {source.database!r} (any more), or the "
-        "login may not see it",
-        hint="if it is there: GRANT VIEW ANY DATABASE TO [login]",
-    )
-
-
-def _require_meant(source: Source, database: Database) -> None:
-    if source.family is not None and database.family not in (None, source.family):
-        raise ServerNotReady(
-            f"{source.where}: another database took its place meanwhile",
-            hint="run again: it is backed up as a new item",
-        )
-
-
-@contextmanager
-def _at(source: Source, stop: StopSignal) -> Iterator[tuple[Session, Server]]:
-    """A session with the server of ``source``, closed at the end."""
-    with Session.open(source.address, stop=stop) as session:
-        yield session, read_server(session, stop=stop)
-
-
-@contextmanager
-def _closing(backing: Backing) -> Iterator[None]:
-    """Close the session that took the place of a lost one."""
-    first = backing.session
-    try:
-        yield
-    finally:
-        if backing.session is not first:
-            backing.session.close()
+        } | history_facts(self, clock)

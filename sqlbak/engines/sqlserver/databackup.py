@@ -5,6 +5,8 @@ from __future__ import annotations
 from sqlbak.engines.port import BackupResult, DifferentialBase, PayloadSink
 from sqlbak.engines.sqlserver.backing import Backing, Source, WrittenSet
 from sqlbak.engines.sqlserver.foreign import full_named, restore_named
+from sqlbak.engines.sqlserver.opening import clear, historians, open_backing
+from sqlbak.engines.sqlserver.past import require_same_history
 from sqlbak.engines.sqlserver.rows import guid
 from sqlbak.errors import BackupFailed, BaseUnusable, LogRewritten
 from sqlbak.model import PointType
@@ -26,9 +28,9 @@ def take_full(
     stop: StopSignal,
 ) -> BackupResult:
     """A full. From then on differentials are of it, unless it is copy-only."""
-    with Backing.open(source, progress, stop) as backing:
+    with open_backing(source, progress, stop) as backing:
         backing.require(PointType.FULL)
-        backing.clear(*_DATA)
+        clear(backing, *_DATA)
         written = backing.write(PointType.FULL, label=label, is_copy_only=is_copy_only)
         if written.taken.header.is_copy_only != is_copy_only:
             written.files.remove()
@@ -52,9 +54,9 @@ def take_differential(
     another full now, which is named; LogRewritten when the database was restored since, but goes
     on under the same recovery fork."""
     base_guid = guid(base.facts.get("header", {}), "BackupSetGUID")
-    with Backing.open(source, progress, stop) as backing:
+    with open_backing(source, progress, stop) as backing:
         backing.require(PointType.DIFFERENTIAL)
-        backing.clear(*_DATA)
+        clear(backing, *_DATA)
         database = backing.database
         if backing.lineage != base.point.lineage:
             restored = restore_named(backing.session, database.name, stop=stop)
@@ -62,7 +64,7 @@ def take_differential(
                 f"{source.where} was restored after {base.point.id} ({restored}) and is on "
                 f"another recovery fork, {backing.lineage}"
             )
-        backing.require_same_history(base.facts, base.point.id)
+        require_same_history(backing, base.facts, base.point.id)
         if base_guid is None or database.base_guid != base_guid:
             raise BaseUnusable(_another_base(backing, base))
         written = backing.write(PointType.DIFFERENTIAL, label=label)
@@ -87,8 +89,8 @@ def _another_base(backing: Backing, base: DifferentialBase) -> str:
         return (
             f"{backing.source.where}: the server knows of no full that a differential could be of"
         )
-    with backing.historians() as historians:
-        who = full_named(historians, database.base_guid, stop=backing.stop)
+    with historians(backing) as asked:
+        who = full_named(asked, database.base_guid, stop=backing.stop)
     return (
         f"{backing.source.where}: differentials are of another full than {base.point.id} now: {who}"
     )

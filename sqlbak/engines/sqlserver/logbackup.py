@@ -15,6 +15,14 @@ from sqlbak.engines.port import BackupResult, PayloadSink
 from sqlbak.engines.sqlserver.backing import Backing, Source, WrittenSet
 from sqlbak.engines.sqlserver.foreign import logs_since, restore_named
 from sqlbak.engines.sqlserver.headers import BackupHeader
+from sqlbak.engines.sqlserver.opening import (
+    has_leftovers,
+    historians,
+    open_backing,
+    require_quiet,
+    siblings,
+)
+from sqlbak.engines.sqlserver.past import require_same_history
 from sqlbak.engines.sqlserver.rows import number, text
 from sqlbak.errors import BackupPaused, LogChainBroken, LogRewritten
 from sqlbak.model import LogPosition, PointType
@@ -41,11 +49,11 @@ def take_log(
     LogRewritten when it was set back; BackupPaused when there is none to take."""
     header_row = {} if since_facts is None else since_facts.get("header", {})
     follows_log = since_facts is None or number(header_row, "BackupType") == _LOG
-    with Backing.open(source, progress, stop, kind=PointType.LOG) as backing:
+    with open_backing(source, progress, stop, kind=PointType.LOG) as backing:
         backing.require(PointType.LOG)
         if backing.lineage != since.lineage:
             raise LogChainBroken(_forked(backing))
-        backing.require_same_history(since_facts, "the last backup")
+        require_same_history(backing, since_facts, "the last backup")
         with _left(backing) as left:
             for there, written in left:
                 if (result := _shipped_late(there, written, since, follows_log, sink)) is not None:
@@ -96,8 +104,8 @@ def _shipped_late(
 
 def _who(backing: Backing, position: int) -> str:
     """Who took the log behind ``position``, in words."""
-    with backing.historians() as historians:
-        return logs_since(historians, backing.source.database, position, stop=backing.stop)
+    with historians(backing) as asked:
+        return logs_since(asked, backing.source.database, position, stop=backing.stop)
 
 
 def _joins(header: BackupHeader, since: LogPosition, follows_log: bool) -> bool:
@@ -148,14 +156,14 @@ def _forked(backing: Backing) -> str:
 def _left(backing: Backing) -> Iterator[list[tuple[Backing, WrittenSet]]]:
     """Whole log backups that earlier runs left, each with the server that took it where that one
     answers; parts of broken ones are removed."""
-    if not backing.has_leftovers((PointType.LOG,)):
+    if not has_leftovers(backing, (PointType.LOG,)):
         yield []
         return
-    with backing.siblings() as (others, silent):
+    with siblings(backing) as (others, silent):
         found: dict[str, tuple[Backing, WrittenSet]] = {}
         for there in (backing, *others):
             leftovers = there.leftovers((PointType.LOG,))
-            backing.require_quiet(leftovers, others)
+            require_quiet((backing, *others), leftovers)
             for files in leftovers:
                 written = there.written_before(files)
                 if written is not None:
@@ -180,7 +188,7 @@ def _extent(left: tuple[Backing, WrittenSet]) -> tuple[int, int]:
 def oldest_position(source: Source, *, stop: StopSignal) -> LogPosition | None:
     """Where the oldest log begins that can still be had: on the server, or in files that an
     earlier run left behind."""
-    with Backing.open(source, NO_PROGRESS, stop) as backing:
+    with open_backing(source, NO_PROGRESS, stop) as backing:
         begin = backing.database.last_log_backup_lsn
         if begin is None or PointType.LOG in backing.paused:
             return None
@@ -194,7 +202,7 @@ def oldest_position(source: Source, *, stop: StopSignal) -> LogPosition | None:
 
 def explain_gap(source: Source, since: LogPosition, *, stop: StopSignal) -> str:
     """Why the log from ``since`` on cannot be had any more."""
-    with Backing.open(source, NO_PROGRESS, stop) as backing:
+    with open_backing(source, NO_PROGRESS, stop) as backing:
         if backing.lineage != since.lineage:
             return _forked(backing)
         if backing.database.last_log_backup_lsn is None:
