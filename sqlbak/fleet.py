@@ -19,8 +19,8 @@ from datetime import UTC, datetime, tzinfo
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from sqlbak.discovery import Discovery, NamesInUse
-from sqlbak.engines.port import Engine, Inspection
+from sqlbak.discovery import KNOWN_SECONDS, Discovery, NamesInUse
+from sqlbak.engines.port import DiscoveredItem, Engine, Inspection
 from sqlbak.engines.registry import (
     InstanceView,
     SqlServerLogin,
@@ -36,6 +36,7 @@ from sqlbak.errors import (
     FeatureUnsupported,
     NameNeeded,
     ObjectNotFound,
+    SqlbakError,
     UnknownName,
     UsageError,
     VaultMissing,
@@ -52,6 +53,7 @@ from sqlbak.policy.schema import (
 from sqlbak.policy.unsupported import unsupported_for
 from sqlbak.stopping import NEVER, StopSignal
 from sqlbak.stored_item import StoredItem, newest_name, newest_points
+from sqlbak.twins import Sight, twin_problem
 from sqlbak.vault.holder import holder_name, is_known_dead
 from sqlbak.vault.layout import VAULT_KEY
 from sqlbak.vault.lease import Leases
@@ -218,14 +220,41 @@ class Fleet:
         """What one item says of itself, or a SQL Server instance with all its databases."""
         settings = self._configuration.instances[instance_of(name)]
         if "/" in name or not isinstance(settings, SqlServerInstance):
-            return self.engine(name).inspect()
-        return inspect_sql_server(
+            return self.with_twins(name, self.engine(name).inspect())
+        found = inspect_sql_server(
             _login(settings),
             self._place(name, settings),
             _replicas(settings),
             include=settings.databases.include,
             exclude=settings.databases.exclude,
         )
+        return self.with_twins(name, found)
+
+    def with_twins(self, name: str, found: Inspection) -> Inspection:
+        """The same, and which databases of availability groups another instance backs up already.
+        The other instances are asked, where there is such a database; one that does not answer
+        takes no backups either."""
+        grouped = [item for item in found.items if item.group_database is not None]
+        if not grouped:
+            return found
+        instance = instance_of(name)
+        others = [
+            Sight(other, item, bool(settings.replicas))
+            for other, settings in self._configuration.instances.items()
+            if other != instance and isinstance(settings, SqlServerInstance)
+            for item in self._known_items(other)
+        ]
+        own = self._configuration.instances[instance]
+        has_replicas = isinstance(own, SqlServerInstance) and bool(own.replicas)
+        twins = [twin_problem(Sight(instance, item, has_replicas), others) for item in grouped]
+        more = tuple(problem for problem in twins if problem is not None)
+        return replace(found, problems=(*found.problems, *more))
+
+    def _known_items(self, instance: str) -> Collection[DiscoveredItem]:
+        try:
+            return self._discovery.view(instance, age_seconds=KNOWN_SECONDS).items.values()
+        except SqlbakError:
+            return ()
 
     def _look(self, instance: str) -> InstanceView:
         settings = self._configuration.instances[instance]

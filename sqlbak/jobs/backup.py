@@ -90,7 +90,7 @@ def back_up(
     Every run that got as far as the vault leaves a job record there.
     """
     engine = fleet.engine(name)
-    inspection = engine.inspect()
+    inspection = fleet.with_twins(name, engine.inspect())
     _require_readiness(name, inspection)
     vault = fleet.vault(name)
     found = inspection.items[0]

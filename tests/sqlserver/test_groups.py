@@ -322,3 +322,33 @@ def test_a_forced_failover_with_loss_begins_a_new_lineage_and_the_old_stays(
     assert site.restored() == ["before", "one", "two", "three"]
     rows = site.restored(lost, lineage=old.lineage)
     assert rows == ["before", "one", "lost with the old primary"]
+
+
+def test_two_instances_of_one_group_are_not_backed_up_twice(make: MakeSite) -> None:
+    site = make(host="NODE1", preference="PRIMARY")
+    site.more_instances = {"another": "NODE1", "lonely": "NODE2"}
+    site.write_policy()
+    site.point(FULL)
+    site.insert("one")
+    for item in ("another/Sales", "lonely/Sales"):
+        with pytest.raises(ServerNotReady, match="erp/Sales") as refused:
+            site.backup(LOG, item)
+        assert "replicas: of erp" in (refused.value.hint or "")
+        assert any(one.code == "backed_up_twice" for one in site.inspect(item).problems)
+    site.point(LOG)
+    assert site.items() == ["erp/Sales"]
+
+
+def test_of_two_instances_without_replicas_the_one_at_the_primary_takes_the_backups(
+    make: MakeSite,
+) -> None:
+    site = make(configured=(), preference="PRIMARY", host="NODE1")
+    site.more_instances = {"another": "NODE2"}
+    site.write_policy()
+    site.point(FULL)
+    with pytest.raises(ServerNotReady, match="erp/Sales"):
+        site.backup(FULL, "another/Sales")
+    site.fail_over("NODE2")
+    assert site.backup(FULL, "another/Sales").points
+    with pytest.raises(ServerNotReady, match="another/Sales"):
+        site.backup(LOG)
