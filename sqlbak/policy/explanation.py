@@ -70,7 +70,8 @@ def _wanted(kind: str) -> str:
     if kind in _READ_FROM_TEXT:
         return "text"
     name = kind.removesuffix("_type")
-    return {"string": "text", "int": "a whole number", "tuple": "a list"}.get(name, f"a {name}")
+    words = {"string": "text", "int": "a whole number", "tuple": "a list", "dict": "a mapping"}
+    return words.get(name, f"a {name}")
 
 
 def _example(model: type[BaseModel], location: tuple[int | str, ...]) -> str:
@@ -97,11 +98,15 @@ def _flow(value: Any) -> str:
 
 def _model_at(model: type[BaseModel], location: Sequence[int | str]) -> type[BaseModel] | None:
     """The model that validates what stands at ``location`` inside ``model``."""
-    owner: type[BaseModel] | None = model
+    annotation: Any = model
     for key in location:
+        if get_origin(annotation) is dict:
+            annotation = get_args(annotation)[1]
+            continue
+        owner = _model_in(annotation)
         field = owner.model_fields.get(str(key)) if owner is not None else None
-        owner = _model_in(field.annotation) if field is not None else None
-    return owner
+        annotation = field.annotation if field is not None else None
+    return _model_in(annotation)
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:

@@ -190,6 +190,36 @@ def test_every_problem_of_every_file_is_named_at_once(tmp_path: Path) -> None:
         ('["*"]', "[1]", "databases.include.0: must be text, not a number"),
         ('["*"]', "[]", 'write include: ["*"]'),
         ("user: sqlbak", "user: sqlbak\n    port: 70000", "port"),
+        (
+            "user: sqlbak",
+            "user: sqlbak\n    replicas: {NODE1: {hots: a}}",
+            "19: instances.erp.replicas.NODE1.hots: unknown key; did you mean 'host'?",
+        ),
+        (
+            "user: sqlbak",
+            "user: sqlbak\n    replicas: {NODE1: {port: 0}}",
+            "19: instances.erp.replicas.NODE1.port",
+        ),
+        (
+            "user: sqlbak",
+            "user: sqlbak\n    replicas: [NODE1]",
+            "19: instances.erp.replicas: must be a mapping, not a list; write replicas: {NODE1:",
+        ),
+        (
+            "user: sqlbak",
+            "user: sqlbak\n    replicas: {NODE1: {}, node1: {host: b}}",
+            "19: instances.erp.replicas.node1: is the same server as 'NODE1'; write it once",
+        ),
+        (
+            "user: sqlbak",
+            "user: sqlbak\n    replicas: {NODE1: {host: A}, NODE2: {host: a}}",
+            "replicas.NODE2: is at the same address as 'NODE1'",
+        ),
+        (
+            "user: sqlbak",
+            "user: sqlbak\n    replicas: {NODE1: {delivery: {}}}",
+            "replicas.NODE1.delivery: write exactly one of disk: and url:",
+        ),
         ('"env:ERP_PASSWORD"', "hunter2", "a secret never stands in the file"),
         (
             '"env:ERP_PASSWORD"',

@@ -93,7 +93,8 @@ MEANINGS: dict[int, Meaning] = RESTORE_MEANINGS | {
         "this is a defect in sqlbak if its own connection was used; please report it",
     ),
     3023: meaning(
-        "another backup or a change of the database's files is running",
+        "another backup (in an availability group: also on another replica) or a change of the "
+        "database's files is running",
         "wait until it is done and try again",
     ),
     3024: meaning(
@@ -109,14 +110,27 @@ MEANINGS: dict[int, Meaning] = RESTORE_MEANINGS | {
     ),
     3041: meaning("the backup failed", "the server's error log says more"),
     3043: meaning("a page of the database is damaged on the server's disk", CHECKDB),
+    976: meaning(
+        "the replica's databases are not readable, and the login may not back them up unread",
+        "let the secondary be read (SECONDARY_ROLE (ALLOW_CONNECTIONS = READ_ONLY)), or give the "
+        "login sysadmin there",
+        ServerNotReady,
+    ),
+    983: meaning(
+        "the replica is neither primary nor secondary now, as while its group fails over",
+        "it is tried again; if it stays, look at the state of the availability group",
+        ServerNotReady,
+    ),
     3059: meaning(
-        "this replica does not take this kind of backup",
-        "back up from the primary, or from a replica that is synchronized",
+        "this replica is a secondary, which takes logs and copy-only fulls only: the group failed "
+        "over, or its primary is not known",
+        "it is tried again on the primary; name all servers of the group under replicas:",
         ServerNotReady,
     ),
     3062: meaning(
-        "this replica is not synchronized",
-        "wait until it is, or back up from the primary",
+        "this replica is neither SYNCHRONIZED nor SYNCHRONIZING",
+        "look at sys.dm_hadr_database_replica_states on it; ALTER DATABASE … SET HADR RESUME goes "
+        "on where its data movement was suspended",
         ServerNotReady,
     ),
     3147: meaning(
