@@ -218,8 +218,8 @@ def restored_of(folder: Path, seed: int, events: int, restores: int) -> int:
 
 
 def test_random_histories_of_groups_restore_as_they_were_or_are_refused(tmp_path: Path) -> None:
-    restored = sum(restored_of(tmp_path / str(seed), seed, 8, 1) for seed in range(6))
-    assert restored >= 3, "too many refusals for the histories to prove anything"
+    restored = sum(restored_of(tmp_path / str(seed), seed, 8, 1) for seed in range(4))
+    assert restored >= 2, "too many refusals for the histories to prove anything"
 
 
 @pytest.mark.soak

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from sqlbak.engines.sqlserver.logend import position_of
 from sqlbak.errors import BackupFailed, BackupPaused, ServerNotReady, SqlbakError
 from tests.sqlserver.group_site import DIFFERENTIAL, FULL, LOG, START, GroupSite, group_site
 from tests.sqlserver_simulator.instance import Unknowns
@@ -79,8 +80,9 @@ def test_without_replicas_logs_pause_and_the_notice_tells_of_them(make: MakeSite
         site.backup(LOG)
     site.host = "NODE2"
     site.write_policy()
-    with pytest.raises(BackupPaused, match=r"secondary replica.*replicas:"):
-        site.backup(FULL)
+    for kind in (FULL, LOG):
+        with pytest.raises(BackupPaused, match=r"secondary replica.*replicas:"):
+            site.backup(kind)
 
 
 def test_a_primary_that_is_not_named_pauses_with_its_name(make: MakeSite) -> None:
@@ -130,7 +132,7 @@ def test_a_basic_group_is_backed_up_on_its_primary_only(make: MakeSite) -> None:
     assert site.taken_on(site.point(LOG)) == "NODE1"
 
 
-@pytest.mark.parametrize("known", ["live", "old", "null"])
+@pytest.mark.parametrize("known", ["old", "null"])
 def test_what_a_secondary_shows_of_the_chain_is_not_believed(make: MakeSite, known: str) -> None:
     site = make(host="NODE2", unknowns=Unknowns(status_of_secondary=known))
     site.point(FULL)
@@ -213,6 +215,31 @@ def test_a_secondary_that_is_behind_proves_no_instant_that_it_has_not_seen(
     assert site.restored(START.replace(minute=4)) == ["before", "one", "not received yet"]
 
 
+def test_where_the_end_of_the_log_is_hidden_only_a_log_of_the_primary_proves_an_instant(
+    make: MakeSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sqlbak.engines.sqlserver.logend._end_of_log", lambda *_: None)
+    site = make()
+    site.point(FULL)
+    assert site.point(LOG).covers_until is None
+    site.group.preference = "PRIMARY"
+    assert site.point(LOG).covers_until is not None
+
+
+@pytest.mark.parametrize(
+    ("written", "position"),
+    [
+        ("0000002f:00000a68:0001", 47000000266400001),
+        ("ffffffff:ffffffff:ffff", 4294967295429496729565535),
+        ("47:2664", None),
+        ("47:2664:x", None),
+        ("", None),
+    ],
+)
+def test_positions_are_read_as_the_server_writes_them(written: str, position: int | None) -> None:
+    assert position_of(written) == position
+
+
 def test_instants_are_those_of_the_primarys_clock_and_zone(make: MakeSite) -> None:
     site = make(zones=["Europe/Berlin", "America/New_York"])
     site.nodes["NODE2"].clock.skew = site.now() - START.replace(minute=0, hour=5)
@@ -276,9 +303,11 @@ def test_a_failover_in_the_middle_of_a_backup_leaves_no_point(
     assert len(site.items()) == 1
 
 
-@pytest.mark.parametrize("is_folder_shared", [False, True])
+@pytest.mark.parametrize(
+    ("is_folder_shared", "primary"), [(False, "NODE1"), (True, "NODE1"), (False, "NODE2")]
+)
 def test_a_log_that_was_not_shipped_is_found_on_the_replica_that_took_it(
-    make: MakeSite, monkeypatch: pytest.MonkeyPatch, is_folder_shared: bool
+    make: MakeSite, monkeypatch: pytest.MonkeyPatch, is_folder_shared: bool, primary: str
 ) -> None:
     site = make(is_folder_shared=is_folder_shared)
     site.point(FULL)
@@ -292,11 +321,42 @@ def test_a_log_that_was_not_shipped_is_found_on_the_replica_that_took_it(
         with pytest.raises(BackupFailed):
             site.backup(LOG)
     site.group.preference = "PRIMARY"
+    site.fail_over(primary)
     site.insert("two")
     outcome = site.backup(LOG)
-    assert [site.taken_on(point) for point in outcome.points] == ["NODE2", "NODE1"]
+    assert [site.taken_on(point) for point in outcome.points] == ["NODE2", primary]
     assert site.restored() == ["before", "one", "two"]
     assert site.leftovers() == []
+
+
+def test_a_log_that_the_primary_never_heard_of_is_taken_again(
+    make: MakeSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = make()
+    site.point(FULL)
+    site.insert("one")
+    database = site.primary.database("Sales")
+    begin = database.last_log_backup_lsn
+    records = list(database.log)
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            "sqlbak.engines.sqlserver.backing.Backing.ship",
+            lambda *_: (_ for _ in ()).throw(BackupFailed("the secondary lost its primary")),
+        )
+        with pytest.raises(BackupFailed):
+            site.backup(LOG)
+    # The secondary wrote the file, but could not tell the primary any more.
+    database.last_log_backup_lsn = begin
+    database.log[:0] = [one for one in records if one.lsn < database.log_from]
+    database.log_from = begin or 0
+    site.insert("two")
+    outcome = site.backup(LOG)
+    assert [point.first_lsn for point in outcome.points] == [begin]
+    assert "broke off was removed" in outcome.notes[0]
+    site.insert("three")
+    site.point(LOG)
+    assert site.restored() == ["before", "one", "two", "three"]
+    assert len(site.items()) == 1
 
 
 def test_a_forced_failover_with_loss_begins_a_new_lineage_and_the_old_stays(

@@ -28,7 +28,7 @@ from sqlbak.engines.sqlserver.finding import find_database
 from sqlbak.engines.sqlserver.foreign import msdb_row
 from sqlbak.engines.sqlserver.groups import Member, View
 from sqlbak.engines.sqlserver.headers import BackupHeader
-from sqlbak.engines.sqlserver.logend import await_log, end_of_log
+from sqlbak.engines.sqlserver.logend import end_to_hold, holds_all
 from sqlbak.engines.sqlserver.past import history_facts
 from sqlbak.engines.sqlserver.rows import document_of, text
 from sqlbak.engines.sqlserver.server import Clock, Server, read_clock, read_server
@@ -216,7 +216,7 @@ class Backing:
         where they may hold log that exists nowhere else any more: the next run looks at them."""
         source = self.source
         began = self.clock()
-        end = self._end_of_log()
+        end = end_to_hold(self)
         token = new_token(began.utc)
         count = stripe_count(self.database.size_bytes, source.stripes)
         files = source.folder.files(self.key, kind, token, 1 if kind is PointType.LOG else count)
@@ -230,7 +230,7 @@ class Backing:
             leaves_restoring=leaves_restoring,
             compression=self.server.compression(source.compression),
             description=f"{_DESCRIPTION}{began.utc.isoformat()} {began.utc_offset_minutes}"
-            + ("" if self.writer is None else f" {end or _UNKNOWN_END}"),
+            + (f" {end or _UNKNOWN_END}" if self.database.replica is not None else ""),
             # TDE before 2019 compresses only with more than 64 KB a transfer.
             max_transfer_bytes=131072
             if self.database.is_encrypted and self.server.major < 15
@@ -262,22 +262,13 @@ class Backing:
                 with suppress(SqlbakError):
                     files.remove()
             raise
-        covers = self.writer is None or (end is not None and taken.header.last_lsn > end)
-        if kind is PointType.LOG and not covers:
+        covers = kind is not PointType.LOG or holds_all(self, taken.header.last_lsn, end)
+        if not covers:
             self.notes.append(
                 f"{self.server.name} is behind the primary, or it cannot be told how far it is: "
                 "this log proves no instant yet, the next one does"
             )
         return WrittenSet(files, taken, began, ended, covers)
-
-    def _end_of_log(self) -> int | None:
-        """Where the primary's log ends, once this replica has it too, if it comes in time."""
-        if self.writer is None:
-            return None
-        end = end_of_log(self.writer.session, self.writer.database_id, stop=self.stop)
-        if end is not None:
-            await_log(self.session, self.source.database, end, stop=self.stop)
-        return end
 
     def _require_same_server(self) -> None:
         """BackupFailed when the address leads to another server since the connection was lost."""

@@ -125,17 +125,16 @@ class Database:
                 "reaches only the ends of fulls and differentials"
             )
         if self.replica is not None:
+            servers = "(name the group's servers under replicas:)"
             if not self.replica.is_primary:
-                found |= dict.fromkeys(
-                    _DATA,
-                    f"{name} is on a secondary replica: fulls come from the primary one (name the "
-                    "group's servers under replicas:)",
-                )
-            if not self.replica.is_preferred:
+                # Without the primary nothing tells which instants a log of a secondary proves.
+                why = f"{name} is on a secondary replica here, and nothing leads to its primary one"
+                found = dict.fromkeys(_ALL, f"{why} {servers}") | found
+            elif not self.replica.is_preferred:
                 found.setdefault(
                     PointType.LOG,
                     f"the availability group prefers another replica for the backups of {name} "
-                    "(name the group's servers under replicas:)",
+                    f"{servers}",
                 )
         return found
 

@@ -33,16 +33,13 @@ def discovered(database: Database, paused: Mapping[PointType, str] | None = None
     this one server says. Its identity is its family GUID, which a rename
     and every restore leave alone, and which a database that was dropped and made again does not
     share; empty while the server does not tell it (offline)."""
-    # What a secondary replica knows of its log's backups may be old.
-    is_secondary = database.replica is not None and not database.replica.is_primary
-    # A read-only database gives the same log out again and again.
-    is_told = not (database.is_read_only or is_secondary)
     return DiscoveredItem(
         identity=database.family or "",
         database=database.name,
         position=None,
         lineage=database.fork,
-        next_log_lsn=database.last_log_backup_lsn if is_told else None,
+        # A read-only database gives the same log out again and again.
+        next_log_lsn=None if database.is_read_only else database.last_log_backup_lsn,
         paused=database.paused() if paused is None else paused,
         group_database=database.replica.database_id if database.replica is not None else None,
     )

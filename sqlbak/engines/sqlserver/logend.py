@@ -7,17 +7,44 @@ it only if it has come as far as the primary's log then did.
 from __future__ import annotations
 
 import time
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from sqlbak.engines.sqlserver.connection import Session, StatementFailed
-from sqlbak.engines.sqlserver.rows import lsn, text
+from sqlbak.engines.sqlserver.rows import lsn, number, text
 from sqlbak.engines.sqlserver.statements import literal
 from sqlbak.stopping import StopSignal
 
-__all__ = ["await_log", "end_of_log", "position_of"]
+if TYPE_CHECKING:
+    from sqlbak.engines.sqlserver.backing import Backing
+
+__all__ = ["end_to_hold", "holds_all", "position_of"]
 
 _WAIT_SECONDS: Final = 15.0
 _POLL_SECONDS: Final = 0.25
+
+
+def end_to_hold(backing: Backing) -> int | None:
+    """Where the log of a group's primary ends, once this replica has it too, if it comes in time.
+    None for a database in no group, and where the server does not tell it."""
+    if backing.database.replica is None:
+        return None
+    if backing.writer is None:
+        return _end_of_log(backing.session, backing.database.database_id, backing.stop)
+    end = _end_of_log(backing.writer.session, backing.writer.database_id, backing.stop)
+    if end is not None:
+        _await_log(backing.session, backing.source.database, end, backing.stop)
+    return end
+
+
+def holds_all(backing: Backing, last_lsn: int, end: int | None) -> bool:
+    """Whether a log up to ``last_lsn`` holds all that was committed by the instant before its
+    backup, when ``end_to_hold`` gave ``end`` after that."""
+    if backing.database.replica is None or (end is not None and last_lsn > end):
+        return True
+    # A primary gives out all that it has; but it may have become a secondary meanwhile.
+    return backing.writer is None and _is_primary(
+        backing.session, backing.source.database, backing.stop
+    )
 
 
 def position_of(written: str) -> int | None:
@@ -32,7 +59,7 @@ def position_of(written: str) -> int | None:
     return file * 10**15 + block * 10**5 + slot
 
 
-def end_of_log(session: Session, database_id: int, *, stop: StopSignal) -> int | None:
+def _end_of_log(session: Session, database_id: int, stop: StopSignal) -> int | None:
     """The position of the last record in a database's log (sys.dm_db_log_stats, from 2016 SP2
     on); None where the server does not tell it."""
     try:
@@ -46,7 +73,16 @@ def end_of_log(session: Session, database_id: int, *, stop: StopSignal) -> int |
     return position_of(text(rows[0], "log_end_lsn") or "") if rows else None
 
 
-def await_log(session: Session, database: str, end: int, *, stop: StopSignal) -> None:
+def _is_primary(session: Session, database: str, stop: StopSignal) -> bool:
+    rows = session.rows(
+        f"SELECT sys.fn_hadr_is_primary_replica({literal(database)}) AS is_primary",
+        doing="asking whether it is the primary",
+        stop=stop,
+    )
+    return bool(rows and number(rows[0], "is_primary"))
+
+
+def _await_log(session: Session, database: str, end: int, stop: StopSignal) -> None:
     """Wait until a secondary has the log up to ``end`` on its disk, but not for long."""
     deadline = time.monotonic() + _WAIT_SECONDS
     while True:

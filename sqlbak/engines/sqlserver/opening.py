@@ -58,6 +58,11 @@ def open_backing(
     with ExitStack() as stack:
         session, server = stack.enter_context(_at(here, stop))
         own = find_database(session, server, here, stop=stop)
+        if own.replica is not None and own.replica.is_primary != (view is route.primary):
+            raise ServerNotReady(
+                f"{source.where}: the availability group failed over just now",
+                hint="the next run asks again which server is the primary",
+            )
         writer = None
         if view is not route.primary:
             opened = stack.enter_context(_at(source.on(route.primary), stop))

@@ -86,7 +86,7 @@ def test_a_snapshot_is_never_backed_up() -> None:
         (replace(SALES, replica=Replica(is_primary=True, is_preferred=False)), {LOG}),
         (
             replace(SALES, replica=Replica(is_primary=False, is_preferred=True)),
-            {FULL, DIFFERENTIAL},
+            {FULL, DIFFERENTIAL, LOG},
         ),
         (
             replace(SALES, replica=Replica(is_primary=False, is_preferred=False)),
