@@ -73,7 +73,7 @@ class NamesInUse(Collection[str]):
     """Whether an item name is somebody's now: a stored item under another name is a renamed one.
 
     Of SQL Server instances every database that is there counts, protected or not; of one that was
-    not asked, every name counts, as none of its databases is known to be gone.
+    not asked, or not wholly, every name counts, as none of its databases is known to be gone.
     """
 
     plain: frozenset[str]
@@ -86,7 +86,7 @@ class NamesInUse(Collection[str]):
         if not slash or instance not in self.views:
             return name in self.plain
         view = self.views[instance]
-        return view is None or database in view.names
+        return view is None or not view.is_whole or database in view.names
 
     def __iter__(self) -> Iterator[str]:
         yield from self.plain

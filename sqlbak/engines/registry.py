@@ -85,10 +85,11 @@ class SqlServerReplica:
 @dataclass(frozen=True, slots=True)
 class InstanceView:
     """What an instance said: the names of all its databases, and those that are protected, by
-    name."""
+    name. ``is_whole``: no others can be there."""
 
     names: frozenset[str]
     items: Mapping[str, DiscoveredItem]
+    is_whole: bool = True
 
 
 class Restorer(Protocol):
@@ -236,8 +237,8 @@ def look_at_sql_server(
     from sqlbak.engines.sqlserver.inspection import look
 
     members = [Member(name, _address(one)) for name, one in (replicas or {}).items()]
-    names, items = look(_address(login), members, include=include, exclude=exclude)
-    return InstanceView(names, {item.database or "": item for item in items})
+    names, items, is_whole = look(_address(login), members, include=include, exclude=exclude)
+    return InstanceView(names, {item.database or "": item for item in items}, is_whole)
 
 
 def inspect_sql_server(

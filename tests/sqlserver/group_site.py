@@ -40,6 +40,7 @@ class GroupSite:
     host: str = "listener"
     configured: tuple[str, ...] = ()
     is_folder_shared: bool = False
+    user: str = "sa"
     more_instances: dict[str, str] = field(default_factory=dict)
     instants: list[datetime] = field(default_factory=list)
     states: list[list[str]] = field(default_factory=list)
@@ -110,7 +111,7 @@ class GroupSite:
         delivery: {{disk: {{server_path: {FOLDER}, local_path: "{self.delivery(name)}"}}}}"""
             for name in self.configured
         )
-        login = "user: sa\n    password: env:GROUP_PASSWORD\n    tls: clear"
+        login = f"user: {self.user}\n    password: env:GROUP_PASSWORD\n    tls: clear"
         first = self.delivery(host.instance.server_name)
         more = "".join(
             f"""

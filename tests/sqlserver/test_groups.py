@@ -11,7 +11,14 @@ from pathlib import Path
 import pytest
 
 from sqlbak.engines.sqlserver.logend import position_of
-from sqlbak.errors import BackupFailed, BackupPaused, ServerNotReady, SqlbakError
+from sqlbak.errors import (
+    BackupFailed,
+    BackupPaused,
+    ServerNotReady,
+    ServerRefused,
+    SqlbakError,
+)
+from tests.engines.sqlserver.test_grants import documented
 from tests.sqlserver.group_site import DIFFERENTIAL, FULL, LOG, START, GroupSite, group_site
 from tests.sqlserver_simulator.instance import Unknowns
 
@@ -71,6 +78,24 @@ def test_the_primary_is_found_by_asking_wherever_host_leads(make: MakeSite, host
         assert site.taken_on(site.point(kind)) == "NODE2"
     assert site.restored() == ["before", "one", "two"]
     assert len(site.items()) == 1
+
+
+def test_the_group_is_backed_up_while_the_server_behind_host_is_down(make: MakeSite) -> None:
+    site = make(count=3, host="NODE1")
+    for node in site.nodes.values():
+        node.create_database("local")
+    site.point(FULL)
+    site.fail_over("NODE2")
+    site.take_down("NODE1")
+    site.insert("one")
+    assert site.taken_on(site.point(LOG)) == "NODE3"
+    with site.fleet() as fleet:
+        assert fleet.item_names("erp") == ("erp/Sales",)
+        # Nobody knows whether the database of that name behind host is still there.
+        assert "erp/local" in fleet.configured_names("erp/Sales")
+    with pytest.raises(ServerNotReady):
+        site.backup(FULL, "erp/local")
+    assert site.restored() == ["before", "one"]
 
 
 def test_without_replicas_logs_pause_and_the_notice_tells_of_them(make: MakeSite) -> None:
@@ -382,6 +407,50 @@ def test_a_forced_failover_with_loss_begins_a_new_lineage_and_the_old_stays(
     assert site.restored() == ["before", "one", "two", "three"]
     rows = site.restored(lost, lineage=old.lineage)
     assert rows == ["before", "one", "lost with the old primary"]
+
+
+def with_least_grants(site: GroupSite, *, without: str = "") -> None:
+    """The login of the documentation on every server, with one SID."""
+    once, in_each = documented()
+    sids = []
+    for node in site.nodes.values():
+        database = "master"
+        sids.append(node.create_login("sqlbak", node.sa_password))
+        sids[-1].sid = sids[0].sid
+        for statement in (*once[1:], "GRANT VIEW ANY DEFINITION TO sqlbak"):
+            if statement.startswith("USE "):
+                database = statement.removeprefix("USE ")
+            elif not without or without not in statement:
+                node.execute(statement, database=database)
+    for statement in in_each:
+        site.primary.execute(statement, database="Sales")
+    site.user = "sqlbak"
+    site.write_policy()
+
+
+def test_the_documented_grants_are_enough_on_every_server(make: MakeSite) -> None:
+    site = make()
+    with_least_grants(site)
+    assert not [one for one in site.inspect("erp").problems if one.code != "wire_in_clear"]
+    for kind, node in ((FULL, "NODE1"), (LOG, "NODE2"), (DIFFERENTIAL, "NODE1")):
+        assert site.taken_on(site.point(kind)) == node
+
+
+def test_grants_that_a_group_needs_are_named_where_they_are_missing(make: MakeSite) -> None:
+    site = make()
+    with_least_grants(site, without="VIEW ANY DEFINITION")
+    site.point(FULL)
+    assert site.taken_on(site.point(LOG)) == "NODE2"
+    hidden = [one for one in site.inspect().problems if one.code == "group_hidden"]
+    assert [one.remedy for one in hidden] == ["GRANT VIEW ANY DEFINITION TO [sqlbak]"]
+    site.nodes["NODE2"].stop()
+    with pytest.raises(BackupPaused, match=r"NODE2: .*nothing answers.*VIEW ANY DEFINITION"):
+        site.backup(LOG)
+    for node in site.nodes.values():
+        node.execute("REVOKE VIEW SERVER STATE TO sqlbak")
+    with pytest.raises(ServerRefused) as refused:
+        site.backup(LOG)
+    assert "VIEW SERVER STATE" in (refused.value.hint or "")
 
 
 def test_two_instances_of_one_group_are_not_backed_up_twice(make: MakeSite) -> None:

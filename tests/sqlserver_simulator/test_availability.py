@@ -89,3 +89,62 @@ def test_a_database_of_a_group_is_not_restored_over(pair: Pair) -> None:
 def test_only_the_primary_is_written(pair: Pair) -> None:
     _, secondary, _ = pair
     secondary.refused("INSERT INTO shop.dbo.t (v) VALUES (N'x')", 3906)
+
+
+def test_backup_priority_orders_replicas_and_zero_excludes_one(media: Path) -> None:
+    nodes = [Simulator({"/backup": media}, server_name=f"NODE{number}") for number in (1, 2, 3)]
+    nodes[0].create_database("shop")
+    group = nodes[0].group("sales", ["shop"], nodes[1:])
+    all_rules = [Rules(node) for node in nodes]
+    group.priorities = {"NODE2": 20, "NODE3": 80}
+    assert [preferred(rules) for rules in all_rules] == [False, False, True]
+    group.priorities["NODE3"] = 0
+    assert [preferred(rules) for rules in all_rules] == [False, True, False]
+    group.priorities["NODE2"] = 0
+    assert [preferred(rules) for rules in all_rules] == [True, False, False]
+    group.preference = "SECONDARY_ONLY"
+    assert [preferred(rules) for rules in all_rules] == [False, False, False]
+    group.preference = "NONE"
+    assert [preferred(rules) for rules in all_rules] == [True, False, False]
+
+
+def test_a_secondary_gives_out_the_log_that_it_has(pair: Pair) -> None:
+    primary, secondary, group = pair
+    full = primary.full()
+    primary.simulator.insert("shop", "b")
+    group.hold(secondary.simulator.instance)
+    primary.simulator.insert("shop", "c")
+    first = secondary.log()
+    group.catch_up(secondary.simulator.instance)
+    second = secondary.log()
+    assert secondary.header(second).first_lsn == secondary.header(first).last_lsn
+    primary.restore(full)
+    primary.apply(first)
+    assert primary.recover() == ["a", "b"]
+
+
+def test_a_forced_failover_loses_what_was_not_received_on_a_new_fork(pair: Pair) -> None:
+    primary, secondary, group = pair
+    primary.full()
+    old = primary.simulator.database("shop").fork
+    group.hold(secondary.simulator.instance)
+    primary.simulator.insert("shop", "lost")
+    group.fail_over(secondary.simulator.instance, forced=True)
+    secondary.simulator.insert("shop", "b")
+    assert secondary.simulator.rows("shop") == ["a", "b"]
+    log = secondary.header(secondary.log())
+    assert log.first_recovery_fork_guid == old
+    assert log.last_recovery_fork_guid == secondary.simulator.database("shop").fork != old
+
+
+def test_each_replica_has_a_binding_of_its_own_and_one_name_for_the_database(pair: Pair) -> None:
+    names, bindings = set(), set()
+    for rules in pair[:2]:
+        names.update(rules.simulator.execute("SELECT group_database_id FROM sys.databases AS d"))
+        bindings.update(
+            rules.simulator.execute(
+                "SELECT r.database_guid FROM sys.database_recovery_status AS r"
+                " JOIN sys.databases AS d ON d.database_id = r.database_id WHERE d.name = 'shop'"
+            )
+        )
+    assert (len(names - {(None,)}), len(bindings)) == (1, 2)

@@ -87,6 +87,11 @@ class View:
     copying: frozenset[str] = frozenset()
     grants: Mapping[str, Row] = field(default_factory=dict)
 
+    @property
+    def is_home(self) -> bool:
+        """Whether it is the server behind ``host``."""
+        return not self.member.name
+
     def find(self, name: str) -> Database | None:
         """One of its databases."""
         return next((one for one in self.databases if one.name == name), None)

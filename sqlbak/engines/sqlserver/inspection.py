@@ -83,12 +83,14 @@ def look(
     include: Sequence[str],
     exclude: Sequence[str],
     stop: StopSignal = NEVER,
-) -> tuple[frozenset[str], tuple[DiscoveredItem, ...]]:
-    """The names of all databases, and the items that are meant to be protected. One connection, if
-    none of them has replicas elsewhere."""
+) -> tuple[frozenset[str], tuple[DiscoveredItem, ...], bool]:
+    """The names of all databases, the items that are meant to be protected, and whether these are
+    all: where only replicas answered, but not ``address``, its own databases are not known. One
+    connection, if none of them has replicas elsewhere."""
     gathered = gather(address, members, stop=stop)
     everything, routes = _meant(gathered, include, exclude)
-    return everything, tuple(discovered(one.database, one.paused) for one in routes)
+    items = tuple(discovered(one.database, one.paused) for one in routes)
+    return everything, items, gathered.views[0].is_home
 
 
 def _meant(
@@ -96,17 +98,16 @@ def _meant(
 ) -> tuple[frozenset[str], list[Route]]:
     """The names of all databases, and the ways for those that are meant: those of the server that
     was asked first, and of the others what is in a group."""
-    first = gathered.views[0]
-    known = {one.name: one for one in first.databases}
-    for view in gathered.views[1:]:
+    known: dict[str, Database] = {}
+    for view in gathered.views:
         for one in view.databases:
-            if one.replica is not None:
+            if view.is_home or one.replica is not None:
                 known.setdefault(one.name, one)
     wanted = selected(
         known.values(),
         include=include,
         exclude=exclude,
-        is_case_sensitive=first.server.is_case_sensitive,
+        is_case_sensitive=gathered.views[0].server.is_case_sensitive,
     )
     routes = [route for one in wanted if (route := route_of(gathered, one.name)) is not None]
     return frozenset(known), routes

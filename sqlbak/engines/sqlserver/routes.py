@@ -47,7 +47,13 @@ class Route:
 
 def route_of(gathered: Gathered, name: str) -> Route | None:
     """The way for one database; None: no server that answered has it."""
-    held = [(view, one) for view in gathered.views if (one := view.find(name)) is not None]
+    held = [
+        (view, one)
+        for view in gathered.views
+        if (one := view.find(name)) is not None
+        # What is in no group there is another database than the one of that name behind host.
+        and (view.is_home or one.replica is not None)
+    ]
     if not held:
         return None
     first, found = held[0]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sqlbak.engines.sqlserver import databases, foreign, server, target
+from sqlbak.engines.sqlserver import databases, foreign, groups, server, target
 from sqlbak.engines.sqlserver.restoring_statements import (
     DataRestore,
     LogRestore,
@@ -202,7 +202,11 @@ def test_statements_about_a_database_name_that_one(name: str) -> None:
 def test_questions_are_statements_of_t_sql() -> None:
     name = literal(NASTY[5])
     questions = [
-        *(text for module in (databases, server, foreign, target) for text in module_texts(module)),
+        *(
+            text
+            for module in (databases, groups, server, foreign, target)
+            for text in module_texts(module)
+        ),
         f"{databases._QUESTION} WHERE d.name = {name}",
         f"{foreign._SETS} WHERE s.database_name = {name} AND s.type = 'L' ORDER BY s.first_lsn",
         f"SELECT HAS_PERMS_BY_NAME({literal(identifier(NASTY[1]))}, 'DATABASE', 'BACKUP LOG') AS x",
