@@ -42,6 +42,7 @@ class GroupSite:
     is_folder_shared: bool = False
     user: str = "sa"
     more_instances: dict[str, str] = field(default_factory=dict)
+    twice: list[tuple[datetime, datetime]] = field(default_factory=list)
     instants: list[datetime] = field(default_factory=list)
     states: list[list[str]] = field(default_factory=list)
 
@@ -84,8 +85,11 @@ class GroupSite:
         return known[-1] if known else []
 
     def fail_over(self, name: str, **options: Any) -> None:
+        before = self.primary.clock.utc()
         with self.primary.lock:
             self.group.fail_over(self.nodes[name].instance, **options)
+        # Times that the clocks of both primaries showed.
+        self.twice.append((self.primary.clock.utc(), before))
         self.write_policy()
 
     def take_down(self, name: str) -> None:
