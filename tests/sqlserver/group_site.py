@@ -17,8 +17,8 @@ from sqlbak.jobs.backup import BackupOutcome, back_up
 from sqlbak.model import Point, PointType
 from sqlbak.policy.loading import load_configuration
 from sqlbak.restore.databases import restore_database_item
-from sqlbak.restore.executor import rules_of
-from sqlbak.restore.windows import Window, windows
+from sqlbak.restore.item_windows import item_windows
+from sqlbak.restore.windows import Window
 from sqlbak.vault.manifest import Manifest
 from tests.sqlserver_simulator import AvailabilityGroup, Simulator
 from tests.sqlserver_simulator.instance import Unknowns
@@ -198,9 +198,7 @@ instances:
     def windows(self) -> list[Window]:
         with self.fleet() as fleet:
             return [
-                window
-                for stored in fleet.stored_items(None)
-                for window in windows(stored.catalog(), rules=rules_of(stored.item.engine))
+                window for stored in fleet.stored_items(None) for window in item_windows(stored)
             ]
 
     def restored(self, to: datetime | str = "latest", **options: Any) -> list[str]:

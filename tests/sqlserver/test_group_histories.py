@@ -18,7 +18,6 @@ import pytest
 from sqlbak.errors import (
     BackupFailed,
     EngineError,
-    InstantUnreachable,
     LineageAmbiguous,
     NameNeeded,
     Refused,
@@ -191,10 +190,6 @@ def judged(life: GroupLife, restores: int) -> int:
             rows = site.restored(instant)
         except (LineageAmbiguous, NameNeeded):
             assert len(lineages) > 1, life.told
-            continue
-        except InstantUnreachable as refused:
-            is_known = "was restored in place" in refused.message
-            assert is_known or not in_a_window, (instant, refused.message, life.told)
             continue
         except Refused as refused:
             assert not in_a_window, (instant, refused.message, life.told)

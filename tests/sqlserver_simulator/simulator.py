@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from .availability import AvailabilityGroup
+from .clock import on_datetime_grid
 from .database import Database
 from .endpoint import Endpoint
 from .events import Errors, Pause, ResultSet
@@ -249,6 +250,15 @@ class Simulator:
                 shared = self.instance.database(each)
                 shared.group = name
                 replica.databases[each.lower()] = shared
+                if replica is not self.instance:
+                    # A secondary is made by a restore.
+                    replica.history.record_restore(
+                        date=on_datetime_grid(replica.clock.local()),
+                        database=shared.name,
+                        user="sa",
+                        set_number=0,
+                        kind="D",
+                    )
         return group
 
     def sessions(self) -> list[int]:

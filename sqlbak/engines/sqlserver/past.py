@@ -19,25 +19,25 @@ __all__ = ["history_facts", "require_same_history"]
 def history_facts(backing: Backing, clock: Clock) -> dict[str, Any]:
     """By what it is known later whose the log's times are, and whether the database was
     restored since."""
+    database, replica = backing.source.database, backing.database.replica
     found: dict[str, Any] = {}
-    if backing.database.replica is not None:
+    if replica is not None:
         found["availability_group"] = {
-            "database": backing.database.replica.database_id,
+            "database": replica.database_id,
             "is_primary": backing.writer is None,
         }
     if backing.writer is not None:
-        # Its own msdb tells of how it was made a replica, which changed nothing.
         found["log_clock"] = {
             "server": backing.writer.server.name,
             "utc_offset_minutes": clock.utc_offset_minutes,
             "time_zone": clock.time_zone,
         }
-        return found
-    database = backing.source.database
-    return found | {
-        "restore_history_id": restore_marker(backing.session, database, stop=backing.stop),
-        "restored_at": restored_at(backing.session, database, stop=backing.stop),
-    }
+    else:
+        found["restore_history_id"] = restore_marker(backing.session, database, stop=backing.stop)
+    if replica is None:
+        # What a replica's msdb tells of is how the replica was made.
+        found["restored_at"] = restored_at(backing.session, database, stop=backing.stop)
+    return found
 
 
 def require_same_history(backing: Backing, facts: Mapping[str, Any] | None, what: str) -> None:
