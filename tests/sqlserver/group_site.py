@@ -1,5 +1,6 @@
 """An availability group of two or three simulated servers, each with a clock, an msdb and a
-delivery folder of its own, sqlbak beside them, and one more server to restore on."""
+delivery folder of its own, sqlbak beside them, and one more server to restore on. Containers with
+nothing around them form no group, so that this is tested against the simulator alone."""
 
 from __future__ import annotations
 
