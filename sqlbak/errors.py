@@ -64,6 +64,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import ClassVar
 
+from sqlbak.model import Note
+
 __all__ = [
     "AccessDenied",
     "BackupFailed",
@@ -398,9 +400,14 @@ class LineageConflict(VaultError):
 
 
 class EngineError(SqlbakError):
-    """The database server failed or said no."""
+    """The database server failed or said no. ``findings``: what the server told of how it came to
+    that; they become notes of what is taken instead."""
 
     code = "engine_failed"
+
+    def __init__(self, message: str, *, hint: str = "", findings: Sequence[Note] = ()) -> None:
+        super().__init__(message, hint=hint)
+        self.findings = tuple(findings)
 
 
 class ServerUnreachable(EngineError):

@@ -27,6 +27,7 @@ from sqlbak.monitor.job_history import (
 from sqlbak.monitor.running_jobs import JobState, RunningJob, running_jobs
 from sqlbak.monitor.stock import named, stock_of
 from sqlbak.stopping import StopSignal
+from sqlbak.vault.job_records import note_document
 from sqlbak.vault.running import Cancellation, ask_to_cancel
 
 __all__ = ["jobs"]
@@ -147,6 +148,7 @@ def past_document(job: PastJob) -> dict[str, Any]:
         "slot": instant(record.slot),
         "point": record.point_id,
         "error": {"code": record.error_code, "message": record.error_message} if failed else None,
+        "notes": [note_document(note) for note in record.notes],
     }
 
 

@@ -15,6 +15,7 @@ from sqlbak.engines.port import (
     BackupResult,
     DiscoveredItem,
     Inspection,
+    LogGap,
     PayloadSink,
     Severity,
 )
@@ -34,8 +35,8 @@ from sqlbak.jobs.log_base import LogBase, find_log_base, find_log_start
 from sqlbak.jobs.log_chain import is_set_back, why_no_log
 from sqlbak.jobs.one_history import require_one_history
 from sqlbak.jobs.sealing import require_same_log, seal
-from sqlbak.jobs.taking import Run, take
-from sqlbak.model import EngineName, Item, LogPosition, Point, PointType
+from sqlbak.jobs.taking import Detour, Run, take
+from sqlbak.model import EngineName, Item, LogPosition, Note, NoteCode, Point, PointType
 from sqlbak.policy.calendar import Slot
 from sqlbak.progress import NO_PROGRESS, Progress
 from sqlbak.stopping import NEVER, StopSignal
@@ -58,11 +59,11 @@ shipped ahead."""
 @dataclass(frozen=True, slots=True)
 class BackupOutcome:
     """What one run made: no point when it was not due any more, two when the log crossed a fork.
-    ``notes`` are sentences for people, such as why a full was taken instead of a log."""
+    ``notes``: what is worth knowing, such as why a full was taken instead of a log."""
 
     item: Item
     points: tuple[Point, ...]
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
 
 
 def back_up(
@@ -170,16 +171,19 @@ def _require_readiness(name: str, inspection: Inspection) -> None:
         )
 
 
-def _predecessors(run: Run) -> list[str]:
+def _predecessors(run: Run) -> list[Note]:
     """What to say about a new item whose name was another's before."""
     if run.item.engine is EngineName.POSTGRES:
         what, why = "server", "a replacement or pg_upgrade"
     else:
         what, why = "database", "it was dropped and created again"
     return [
-        f"{run.item.name} is another {what} now (identity {run.item.identity}) than the one backed"
-        f" up so far ({other.identity}), as after {why}: it is a new item,"
-        f" {run.item.id}, and {other.id} stays restorable"
+        Note(
+            NoteCode.NEW_ITEM,
+            f"{run.item.name} is another {what} now (identity {run.item.identity}) than the one "
+            f"backed up so far ({other.identity}), as after {why}: it is a new item,"
+            f" {run.item.id}, and {other.id} stays restorable",
+        )
         for other in run.vault.items()
         if (other.engine, other.name) == (run.item.engine, run.item.name)
         and other.identity != run.item.identity
@@ -266,7 +270,7 @@ def _differential_or_full(
     except (LogRewritten, LineageConflict) as other:
         return _successor(run, PointType.DIFFERENTIAL, other)
     except BaseUnusable as unusable:
-        run.notes.append(f"a full was taken instead of a differential: {unusable.message}")
+        run.detours.append(Detour(PointType.DIFFERENTIAL, unusable.message, unusable.findings))
         return _full(run, lease)
     if run.item.engine in _TELLS_BY_LOG_BACKUP:
         return point
@@ -279,11 +283,12 @@ def _differential_or_full(
     return point
 
 
-def _untold(error: EngineError) -> str:
+def _untold(error: EngineError) -> Note:
     """The point is in the vault; that the server keeps log a while longer is no failure."""
-    return (
+    return Note(
+        NoteCode.SERVER_NOT_TOLD,
         f"the server could not be told that it may discard log: {error.message}; "
-        "the next log backup tells it"
+        "the next log backup tells it",
     )
 
 
@@ -291,7 +296,7 @@ def _log_or_full(
     run: Run, lease: Lease, points: tuple[Point, ...], found: DiscoveredItem
 ) -> tuple[Point, ...]:
     if not any(point.type is PointType.FULL for point in points):
-        return (_healed(run, PointType.LOG, "there is no full backup yet"),)
+        return (_healed(run, Detour(PointType.LOG, "there is no full backup yet")),)
     base = find_log_base(
         run.vault,
         run.item.id,
@@ -302,8 +307,8 @@ def _log_or_full(
     )
     if base is None:
         newest = max(points, key=lambda point: (point.finished_at, point.last_lsn))
-        why = run.engine.log_gap(newest.position)
-        return (_bridged(run, found, why or why_no_log(points, found)),)
+        gap = run.engine.log_gap(newest.position) or LogGap(why_no_log(points, found))
+        return (_bridged(run, found, Detour(PointType.LOG, gap.why, gap.findings)),)
     if run.item.engine in _BRIDGED_BY_DIFFERENTIAL:
         _tell_gap(run, points, base)
     made: list[Point] = []
@@ -313,7 +318,7 @@ def _log_or_full(
     except (LogRewritten, LineageConflict) as broken:
         made.append(_successor(run, PointType.LOG, broken))
     except LogChainBroken as broken:
-        made.append(_bridged(run, found, broken.message))
+        made.append(_bridged(run, found, Detour(PointType.LOG, broken.message, broken.findings)))
     return tuple(made)
 
 
@@ -327,24 +332,24 @@ def _tell_gap(run: Run, points: tuple[Point, ...], base: LogBase) -> None:
     ]
     newest = max(logs, key=lambda point: point.last_lsn, default=None)
     if base.point.type is not PointType.LOG and newest is not None:
-        why = run.engine.log_gap(newest.position)
+        gap = run.engine.log_gap(newest.position)
+        missing = f"the log between {newest.id} and {base.point.id} is missing"
         run.notes.append(
-            f"the log between {newest.id} and {base.point.id} is missing"
-            + (f": {why}" if why else "")
+            Note(NoteCode.LOG_MISSING, missing if gap is None else f"{missing}: {gap.why}")
         )
+        run.notes += () if gap is None else gap.findings
 
 
-def _bridged(run: Run, found: DiscoveredItem, why: str) -> Point:
+def _bridged(run: Run, found: DiscoveredItem, detour: Detour) -> Point:
     """What the log can go on from, the cheapest that does: a differential where the engine's log
     may begin at one, and where one can be had; else a full."""
     if run.item.engine not in _BRIDGED_BY_DIFFERENTIAL:
-        return _healed(run, PointType.LOG, why)
+        return _healed(run, detour)
+    run.detours.append(detour)
     with run.leases.acquire(
         f"{run.item.id}.data", purpose=f"healing backup of {run.item.name}", stop=run.stop
     ) as lease:
-        made = _differential_or_full(run, lease, tuple(run.vault.points(run.item.id)), found)
-    run.notes.append(f"a {made.type.value} was taken instead of a log: {why}")
-    return made
+        return _differential_or_full(run, lease, tuple(run.vault.points(run.item.id)), found)
 
 
 def _logs(
@@ -383,19 +388,20 @@ def _logs(
             seal(run.vault, run.item, point, run.now())
         except VaultError as error:
             # The point is in the vault; planning prefers it, and the next log backup tries again.
-            run.notes.append(f"shipped log that is sealed now was not removed: {error.message}")
+            kept = f"shipped log that is sealed now was not removed: {error.message}"
+            run.notes.append(Note(NoteCode.SHIPPED_LOG, kept))
 
 
 def _successor(run: Run, asked: PointType, other: LogRewritten | LineageConflict) -> Point:
     """The positions of the server's log mean another history from now on. Under the old item, a
     plan could join the two."""
     run.item = run.vault.create_successor(run.item, now=run.now())
-    return _healed(run, asked, f"{other.message}. It goes on as a new item, {run.item.id}")
+    why = f"{other.message}. It goes on as a new item, {run.item.id}"
+    return _healed(run, Detour(asked, why, new_item=run.item.id))
 
 
-def _healed(run: Run, asked: PointType, why: str) -> Point:
-    instead = "" if asked is PointType.FULL else f"a full was taken instead of a {asked.value}: "
-    run.notes.append(f"{instead}{why}")
+def _healed(run: Run, detour: Detour) -> Point:
+    run.detours.append(detour)
     with run.leases.acquire(
         f"{run.item.id}.data", purpose=f"healing full of {run.item.name}", stop=run.stop
     ) as lease:

@@ -13,7 +13,7 @@ from sqlbak.engines.port import BackupResult, Engine, PayloadSink
 from sqlbak.errors import EngineError, Interrupted, SqlbakError
 from sqlbak.fleet import Fleet
 from sqlbak.jobs.pulse import Pulse
-from sqlbak.model import Item, LogPosition, Point, PointType
+from sqlbak.model import Item, LogPosition, Note, NoteCode, Point, PointType
 from sqlbak.policy.calendar import Slot
 from sqlbak.stopping import StopSignal
 from sqlbak.vault.job_records import JobOutcome, JobRecord, write_job
@@ -24,12 +24,34 @@ from sqlbak.vault.running import RunningRecord
 from sqlbak.vault.vault import Vault
 from sqlbak.vault.work_progress import CountedProgress
 
-__all__ = ["Run", "take"]
+__all__ = ["Detour", "Run", "take"]
+
+
+@dataclass(frozen=True, slots=True)
+class Detour:
+    """Why another backup than ``asked`` is taken, decided before it is known which one.
+    ``new_item``: the id of the item that it is the first one of."""
+
+    asked: PointType
+    why: str
+    findings: tuple[Note, ...] = ()
+    new_item: str | None = None
+
+    def notes(self, taken: PointType) -> tuple[Note, ...]:
+        """What to say once a backup of the type ``taken`` is there."""
+        facts = {"asked": self.asked.value, "taken": taken.value}
+        if self.new_item is not None:
+            facts["new_item"] = self.new_item
+        if taken is self.asked:
+            return (Note(NoteCode.NEW_ITEM, self.why, facts), *self.findings)
+        text = f"a {taken.value} was taken instead of a {self.asked.value}: {self.why}"
+        return (Note(NoteCode.TAKEN_INSTEAD, text, facts), *self.findings)
 
 
 @dataclass(slots=True)
 class Run:
-    """The parts of one run, put together once."""
+    """The parts of one run, put together once. ``notes``: what is told with what it made;
+    ``detours``: the same, as far as it waits for the next backup to be made."""
 
     fleet: Fleet
     engine: Engine
@@ -41,7 +63,9 @@ class Run:
     progress: CountedProgress
     stop: StopSignal
     now: Callable[[], datetime]
-    notes: list[str] = field(default_factory=list)
+    notes: list[Note] = field(default_factory=list)
+    detours: list[Detour] = field(default_factory=list)
+    notes_recorded: int = 0
 
 
 def take(
@@ -67,7 +91,7 @@ def take(
     )
     slot = None if run.slot is None else run.slot.instant
 
-    def note(
+    def record_end(
         outcome: JobOutcome, point_id: str | None = None, error: SqlbakError | None = None
     ) -> None:
         write_job(
@@ -83,8 +107,10 @@ def take(
                 None if error is None else error.code,
                 None if error is None else error.message,
                 slot,
+                tuple(run.notes[run.notes_recorded :]),
             ),
         )
+        run.notes_recorded = len(run.notes)
 
     label = f"sqlbak {record.point_id}"
     pulse = Pulse(run.vault.store, run.item.id, record, lease, run.progress, run.stop)
@@ -104,15 +130,18 @@ def take(
         error = pulse.told(failure)
         stopped = isinstance(error, Interrupted)
         try:
-            note(JobOutcome.INTERRUPTED if stopped else JobOutcome.FAILED, error=error)
+            record_end(JobOutcome.INTERRUPTED if stopped else JobOutcome.FAILED, error=error)
         except SqlbakError as second:
             error.add_note(f"the job record could not be written: {second}")
         raise error from failure.__cause__
-    run.notes.extend(result.notes)
+    run.notes += [note for detour in run.detours for note in detour.notes(point_type)]
+    run.detours.clear()
+    run.notes += result.notes
     if result.after_commit is not None:
         try:
             result.after_commit()
         except EngineError as late:
-            run.notes.append(f"{late.message}; the next run tries again")
-    note(JobOutcome.SUCCEEDED, point.id)
+            kept = f"{late.message}; the next run tries again"
+            run.notes.append(Note(NoteCode.CLEANUP_FAILED, kept))
+    record_end(JobOutcome.SUCCEEDED, point.id)
     return point, result.continues_on

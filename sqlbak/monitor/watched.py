@@ -35,6 +35,7 @@ class Watched:
         engine, policy_name, vault_name: as configured.
         holdings: what its recovery points amount to.
         failures: runs that failed since the newest recovery point of their type, newest first.
+        foreign: the newest of its last runs that met somebody else's backup.
         running: since when a backup of each type runs.
         stale_jobs: how many jobs have a running record but no lease that is alive.
         look: at the server; None: it was not asked.
@@ -50,6 +51,7 @@ class Watched:
     item_id: str | None = None
     holdings: Holdings = NO_HOLDINGS
     failures: tuple[JobRecord, ...] = ()
+    foreign: JobRecord | None = None
     running: Mapping[PointType, datetime] = field(default_factory=dict)
     stale_jobs: int = 0
     look: Look | None = None

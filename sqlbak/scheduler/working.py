@@ -22,7 +22,8 @@ from sqlbak.errors import (
 from sqlbak.fleet import Fleet, instance_of
 from sqlbak.jobs.backup import BackupOutcome, back_up
 from sqlbak.jobs.hooks import around
-from sqlbak.model import Point, PointType
+from sqlbak.model import Note, NoteCode, Point, PointType
+from sqlbak.monitor.concerns import FOREIGN_REMEDY
 from sqlbak.monitor.events import NO_EVENTS, Event, EventKind, EventSeverity, EventSink
 from sqlbak.progress import NO_PROGRESS, Progress
 from sqlbak.scheduler.due import DueJob, Protected, due
@@ -31,9 +32,6 @@ from sqlbak.stopping import StopSignal
 from sqlbak.vault.job_records import JobOutcome, JobRecord, write_job
 
 __all__ = ["Decide", "Ended", "Ending", "Work", "backup_failure", "rpo_breach"]
-
-_FOREIGN = ("was taken by another", "differentials are of another full")
-"""By which words the notes of a backup name somebody else's."""
 
 Decide = Callable[[Iterable[Protected], datetime], list[DueJob]]
 
@@ -58,7 +56,7 @@ class Ended:
 
     ending: Ending
     points: tuple[Point, ...] = ()
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
     item_id: str | None = None
     error: SqlbakError | None = None
 
@@ -136,7 +134,7 @@ class Work:
 
     def _tell(self, job: DueJob, outcome: BackupOutcome, seconds: float) -> None:
         for note in outcome.notes:
-            self.log.warning("backup note", item=job.item, note=note)
+            self.log.warning("backup note", item=job.item, code=note.code.value, note=note.text)
         for point in outcome.points:
             self.log.info(
                 "backup done",
@@ -160,7 +158,15 @@ class Work:
                 self.events.emit(rpo_breach(job, self.now()).over(what, self.now()))
 
     def _chain_broken(self, job: DueJob, outcome: BackupOutcome) -> None:
-        why = next((note for note in outcome.notes if "was taken instead of a log" in note), "")
+        why = next(
+            (
+                note.text
+                for note in outcome.notes
+                if note.code is NoteCode.TAKEN_INSTEAD
+                and note.facts.get("asked") == PointType.LOG.value
+            ),
+            "",
+        )
         self.events.emit(
             Event(
                 EventKind.CHAIN_BROKEN,
@@ -175,16 +181,16 @@ class Work:
 
     def _foreign(self, job: DueJob, outcome: BackupOutcome) -> None:
         for note in outcome.notes:
-            if any(words in note for words in _FOREIGN):
+            if note.code is NoteCode.FOREIGN_BACKUP:
                 self.events.emit(
                     Event(
                         EventKind.FOREIGN_BACKUP,
                         job.item,
                         EventSeverity.WARNING,
-                        f"another tool backs up {job.item} too: {note}",
-                        "let one tool alone take its logs, differentials and fulls; others may "
-                        "take copy-only fulls",
+                        f"{job.item}: {note.text}",
+                        FOREIGN_REMEDY,
                         self.now(),
+                        note.facts.get("kind", ""),
                     )
                 )
 

@@ -14,7 +14,7 @@ import pytest
 from sqlbak.errors import BackupPaused, Cancelled, Interrupted, LeaseHeld, ServerUnreachable
 from sqlbak.fleet import Fleet
 from sqlbak.jobs.backup import BackupOutcome
-from sqlbak.model import EngineName, Item, Point, PointType
+from sqlbak.model import EngineName, Item, Note, NoteCode, Point, PointType
 from sqlbak.monitor.events import Event, EventKind
 from sqlbak.policy.loading import load_configuration
 from sqlbak.scheduler import working
@@ -85,7 +85,7 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
     made.fleet.close()
 
 
-def done(*kinds: PointType, notes: tuple[str, ...] = ()) -> BackupOutcome:
+def done(*kinds: PointType, notes: tuple[Note, ...] = ()) -> BackupOutcome:
     return BackupOutcome(ITEM, tuple(point(kind, NOW) for kind in kinds), notes)
 
 
@@ -113,7 +113,8 @@ def test_a_backup_in_time_misses_nothing(stage: Stage) -> None:
 
 
 def test_a_log_that_became_something_else_is_a_broken_chain(stage: Stage) -> None:
-    note = "a full was taken instead of a log: the slot is gone"
+    text = "a full was taken instead of a log: the slot is gone"
+    note = Note(NoteCode.TAKEN_INSTEAD, text, {"asked": "log", "taken": "full"})
     stage.take(lambda: done(FULL, notes=(note,)))
     (event,) = [one for one in stage.heard.events if one.kind is EventKind.CHAIN_BROKEN]
     assert "the slot is gone" in event.what
