@@ -49,7 +49,7 @@ from sqlbak.policy.schema import (
 )
 from sqlbak.policy.unsupported import unsupported_for
 from sqlbak.stopping import NEVER, StopSignal
-from sqlbak.stored_item import StoredItem, newest_name, newest_points
+from sqlbak.stored_item import Served, StoredItem, newest_name, newest_served
 from sqlbak.vault.holder import holder_name, is_known_dead
 from sqlbak.vault.layout import VAULT_KEY
 from sqlbak.vault.lease import Leases
@@ -292,9 +292,13 @@ class Fleet:
     def points(self, name: str) -> tuple[Point, ...]:
         """The recovery points of the newest stored item of that name, by listing; none yet: ().
         A SQL Server database is known by its identity, whatever its name was before."""
-        return self.points_in(self.vault(name), name)
+        return self.served(name).points
 
-    def points_in(self, vault: Vault, name: str) -> tuple[Point, ...]:
+    def served(self, name: str) -> Served:
+        """The same, with the slots of it that were cancelled."""
+        return self.served_in(self.vault(name), name)
+
+    def served_in(self, vault: Vault, name: str) -> Served:
         """The same in a vault that was opened already."""
         instance = instance_of(name)
         if "/" in name:
@@ -309,8 +313,8 @@ class Fleet:
                     configured_names=self.configured_names(),
                     known_ids=self._item_ids(vault),
                 )
-                return () if item is None else tuple(vault.points(item.id))
-        return newest_points(self._stored_in(vault, name))
+                return Served() if item is None else newest_served([StoredItem(vault, item)])
+        return newest_served(self._stored_in(vault, name))
 
     def _item_ids(self, vault: Vault) -> list[str]:
         """The ids of a vault's items, listed at most a few seconds ago: one listing serves the

@@ -40,13 +40,15 @@ from sqlbak.model import EngineName, Item, LogPosition, Note, NoteCode, Point, P
 from sqlbak.policy.calendar import Slot
 from sqlbak.progress import NO_PROGRESS, Progress
 from sqlbak.stopping import NEVER, StopSignal
+from sqlbak.stored_item import Served
+from sqlbak.vault.cancelled_slots import list_cancelled_slots
 from sqlbak.vault.lease import Lease
 from sqlbak.vault.sweep import sweep
 from sqlbak.vault.work_progress import CountedProgress
 
-__all__ = ["BackupOutcome", "back_up"]
+__all__ = ["BackupOutcome", "StillDue", "back_up"]
 
-StillDue = Callable[[tuple[Point, ...]], bool]
+StillDue = Callable[[Served], bool]
 
 _BRIDGED_BY_DIFFERENTIAL = frozenset({EngineName.SQLSERVER})
 """Engines whose log may go on from a differential's end, so that one closes a gap in the log."""
@@ -84,8 +86,8 @@ def back_up(
     A log backup that cannot continue the vault's log (none yet, log lost, another lineage) becomes
     a full, and so does a differential whose full cannot serve (none yet, of another lineage,
     damaged); the outcome's notes say why. ``slot`` is the scheduled instant that the run serves.
-    ``still_due`` is asked under the lease, with the points as they are then. ``wait_seconds``: how
-    long to wait for another process's lease.
+    ``still_due`` is a scheduler's: it is asked under the lease, with what is there then, and who
+    cancels the run cancels its slot. ``wait_seconds``: how long to wait for another's lease.
 
     Raises ServerNotReady naming all that stands in the way; LeaseHeld; what engine and vault raise.
     Every run that got as far as the vault leaves a job record there.
@@ -117,6 +119,7 @@ def back_up(
             CountedProgress(progress, now=now),
             own_stop,
             now,
+            None if still_due is None else point_type,
         )
         return _backed_up(run, point_type, found, still_due, wait_seconds)
 
@@ -142,8 +145,10 @@ def _backed_up(
         points = tuple(run.vault.points(item.id))
         if not points:
             run.notes += _predecessors(run)
-        if still_due is not None and not still_due(points):
-            return BackupOutcome(item, ())
+        if still_due is not None:
+            cancelled = list_cancelled_slots(run.vault.store, item.id)
+            if not still_due(Served(points, cancelled)):
+                return BackupOutcome(item, ())
         if is_set_back(points, found.lineage, found.next_log_lsn):
             # Points may have been committed since that look.
             found = run.engine.inspect().items[0]

@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from sqlbak.engines.port import BackupResult, Engine, PayloadSink
-from sqlbak.errors import EngineError, Interrupted, SqlbakError
+from sqlbak.errors import Cancelled, EngineError, Interrupted, SqlbakError
 from sqlbak.fleet import Fleet
 from sqlbak.jobs.pulse import Pulse
 from sqlbak.model import Item, LogPosition, Note, NoteCode, Point, PointType
 from sqlbak.policy.calendar import Slot
 from sqlbak.stopping import StopSignal
+from sqlbak.vault.cancelled_slots import TypeSlot, cancel_slots
 from sqlbak.vault.job_records import JobOutcome, JobRecord, write_job
 from sqlbak.vault.lease import Lease, Leases
 from sqlbak.vault.names import new_point_id
@@ -50,8 +51,9 @@ class Detour:
 
 @dataclass(slots=True)
 class Run:
-    """The parts of one run, put together once. ``notes``: what is told with what it made;
-    ``detours``: the same, as far as it waits for the next backup to be made."""
+    """The parts of one run, put together once. ``scheduled``: what it was begun for by a
+    schedule; None: somebody asked for it. ``notes``: what is told with what it made; ``detours``:
+    the same, as far as it waits for the next backup to be made."""
 
     fleet: Fleet
     engine: Engine
@@ -63,6 +65,7 @@ class Run:
     progress: CountedProgress
     stop: StopSignal
     now: Callable[[], datetime]
+    scheduled: PointType | None = None
     notes: list[Note] = field(default_factory=list)
     detours: list[Detour] = field(default_factory=list)
     notes_recorded: int = 0
@@ -88,6 +91,7 @@ def take(
         lease=lease.name,
         grant=lease.grant,
         type=point_type.value,
+        slots=_served(run, point_type, started_at),
     )
     slot = None if run.slot is None else run.slot.instant
 
@@ -128,9 +132,17 @@ def take(
             )
     except SqlbakError as failure:
         error = pulse.told(failure)
-        stopped = isinstance(error, Interrupted)
         try:
-            record_end(JobOutcome.INTERRUPTED if stopped else JobOutcome.FAILED, error=error)
+            if pulse.cancelled is not None:
+                wish = pulse.cancelled
+                cancel_slots(
+                    run.vault.store,
+                    run.item.id,
+                    record.slots,
+                    asked_at=wish.asked_at,
+                    asked_by=wish.asked_by,
+                )
+            record_end(_outcome(error), error=error)
         except SqlbakError as second:
             error.add_note(f"the job record could not be written: {second}")
         raise error from failure.__cause__
@@ -145,3 +157,18 @@ def take(
             run.notes.append(Note(NoteCode.CLEANUP_FAILED, kept))
     record_end(JobOutcome.SUCCEEDED, point.id)
     return point, result.continues_on
+
+
+def _outcome(error: SqlbakError) -> JobOutcome:
+    if isinstance(error, Cancelled):
+        return JobOutcome.CANCELLED
+    return JobOutcome.INTERRUPTED if isinstance(error, Interrupted) else JobOutcome.FAILED
+
+
+def _served(run: Run, point_type: PointType, started_at: datetime) -> tuple[TypeSlot, ...]:
+    """What is done with when the job is cancelled: the slot that it was begun for, and, where
+    another type is taken instead, that type too until its own next slot."""
+    if run.scheduled is None:
+        return ()
+    instant = started_at if run.slot is None else run.slot.instant
+    return tuple(TypeSlot(kind, instant) for kind in dict.fromkeys((run.scheduled, point_type)))

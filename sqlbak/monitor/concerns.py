@@ -16,7 +16,7 @@ from sqlbak.monitor.events import Event, EventKind, EventSeverity
 from sqlbak.monitor.promise import Promise, allowance, is_served, scheduled
 from sqlbak.monitor.slot_view import SlotView
 from sqlbak.monitor.watched import Watched
-from sqlbak.policy.calendar import previous_slot
+from sqlbak.policy.calendar import next_slot, previous_slot
 
 __all__ = ["FOREIGN_REMEDY", "Concern", "found_concerns", "span_text"]
 
@@ -132,13 +132,15 @@ def _nothing_restorable(watched: Watched) -> Concern:
             f"wait for it: sqlbak jobs {watched.name}",
             PointType.FULL.value,
         )
+    now = f"take one now: sqlbak backup {watched.name} --type full"
+    is_cancelled = any(one.type is PointType.FULL for one in watched.cancelled)
+    why = ", and its full was cancelled" if is_cancelled else ""
     return Concern(
         EventKind.BACKUP_MISSING,
         watched.name,
         _CRITICAL,
-        f"nothing of {watched.name} can be restored: it has no usable full backup",
-        f"start the scheduler (sqlbak run), or take one now: sqlbak backup {watched.name} "
-        "--type full",
+        f"nothing of {watched.name} can be restored: it has no usable full backup{why}",
+        now if is_cancelled else f"start the scheduler (sqlbak run), or {now}",
         PointType.FULL.value,
     )
 
@@ -162,6 +164,18 @@ def _missing(watched: Watched, now: datetime) -> Iterator[Concern]:
                 f"the {kind.value} backup of {watched.name} has been running for "
                 f"{span_text(now - since)}",
                 f"look at it: sqlbak jobs {watched.name}",
+                kind.value,
+            )
+        elif any(one.type is kind and one.instant >= slot.instant for one in watched.cancelled):
+            upcoming = next_slot(watched.policy, kind, now).instant
+            yield Concern(
+                EventKind.BACKUP_MISSING,
+                watched.name,
+                _WARNING,
+                f"the {kind.value} backup of {watched.name} that was due at "
+                f"{slot.instant:%Y-%m-%d %H:%M}Z was cancelled; the next one is due at "
+                f"{upcoming:%Y-%m-%d %H:%M}Z",
+                f"take one before: sqlbak backup {watched.name} --type {kind.value}",
                 kind.value,
             )
         else:

@@ -26,6 +26,7 @@ from sqlbak.monitor.running_jobs import JobState, running_jobs
 from sqlbak.monitor.stock import Stock, stock_of
 from sqlbak.monitor.watched import Look, Watched
 from sqlbak.policy.calendar import previous_slot
+from sqlbak.vault.cancelled_slots import list_cancelled_slots
 from sqlbak.vault.job_records import JobName, JobOutcome, JobRecord, list_job_names, read_job
 from sqlbak.vault.layout import lineages_prefix, points_prefix, tail_prefix
 from sqlbak.vault.vault import Vault
@@ -178,7 +179,8 @@ class Gatherer:
                 for job in alive
                 if job.record.type is not None
             }
-            since = _quiet_since(bare, holdings, now)
+            open_slots = _open_slots(bare, holdings, now)
+            since = _quiet_since(open_slots, holdings)
             records = self._read(stored, *_record_names(stored, since))
             return replace(
                 bare,
@@ -187,6 +189,9 @@ class Gatherer:
                 running=running,
                 stale_jobs=len(jobs) - len(alive),
                 failures=_failures(records, holdings, since),
+                cancelled=list_cancelled_slots(stored.vault.store, stored.item.id)
+                if open_slots
+                else (),
                 foreign=next((one for one in records if _is_foreign(one)), None),
             )
         except SqlbakError as error:
@@ -253,15 +258,19 @@ def _newest_id(holdings: Holdings) -> str:
     return max((point.id for point in holdings.last.values()), default="")
 
 
-def _quiet_since(watched: Watched, holdings: Holdings, now: datetime) -> datetime | None:
-    """Runs that began until then tell nothing about why something is missing now: everything that
-    was due had been taken. None: all may."""
+def _open_slots(watched: Watched, holdings: Holdings, now: datetime) -> list[datetime]:
+    """The newest slots that nothing serves."""
     slots = [previous_slot(watched.policy, kind, now) for kind in scheduled(watched.policy)]
-    open_slots = [
+    return [
         slot.instant
         for slot in slots
         if slot is not None and not is_served(watched.policy, slot, holdings)
     ]
+
+
+def _quiet_since(open_slots: list[datetime], holdings: Holdings) -> datetime | None:
+    """Runs that began until then tell nothing about why something is missing now: everything that
+    was due had been taken. None: all may."""
     newest = holdings.newest_of(*PointType)
     return min([*open_slots, *([newest] if newest is not None else [])], default=None)
 

@@ -14,9 +14,8 @@ from datetime import datetime
 
 from sqlbak.errors import SqlbakError
 from sqlbak.fleet import Fleet, StoredItem
-from sqlbak.model import Point
 from sqlbak.scheduler.due import DueJob
-from sqlbak.stored_item import newest_points
+from sqlbak.stored_item import Served, newest_served
 from sqlbak.vault.vault import Vault
 
 __all__ = ["Catalogs", "Known"]
@@ -30,10 +29,10 @@ _INDEX_AGAIN_SECONDS = 5.0
 
 @dataclass(slots=True)
 class Known:
-    """The recovery points of one item as they were read. ``due``: what was found to be due, which
-    holds from ``due_from`` until ``due_until`` (None: nobody looked yet)."""
+    """What is stored of one item, as it was read. ``due``: what was found to be due, which holds
+    from ``due_from`` until ``due_until`` (None: nobody looked yet)."""
 
-    points: tuple[Point, ...]
+    served: Served
     read_at: float
     due: tuple[DueJob, ...] = ()
     due_from: datetime | None = None
@@ -153,16 +152,18 @@ class Catalogs:
         try:
             # A database is known by its identity, not by its name.
             if "/" in name:
-                points = state.view.points(name)
+                served = state.view.served(name)
             else:
-                points = newest_points(self._stored(state, name))
+                served = newest_served(self._stored(state, name))
         except SqlbakError as error:
             self._on_failure(name, error)
+        except Exception as error:  # noqa: BLE001 - nobody waits for a reader's end
+            self._on_failure(name, SqlbakError(f"a defect in sqlbak: {error!r}"))
         else:
             with state.lock:
                 # What was read while it changed is worth nothing.
                 if state.forgotten.get(name, float("-inf")) < began:
-                    state.known[name] = Known(points, began)
+                    state.known[name] = Known(served, began)
         finally:
             with state.lock:
                 state.reading.discard(name)

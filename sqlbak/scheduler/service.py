@@ -270,7 +270,9 @@ class Service:
         jobs = known.due_at(now)
         if jobs is None:
             policy = fleet.policy(name)
-            jobs = tuple(self._decide([Protected(name, policy, known.points)], now))
+            served = known.served
+            protected = Protected(name, policy, served.points, served.cancelled)
+            jobs = tuple(self._decide([protected], now))
             if self._decide is due:
                 # Until the next slot nothing changes but, at midnight, which day it is.
                 until = quiet_until(policy, now)

@@ -15,13 +15,13 @@ from sqlbak.model import Point, PointType
 from sqlbak.policy.calendar import Slot
 from sqlbak.vault.names import point_id_instant
 
-__all__ = ["Taken", "claimed_at"]
+__all__ = ["CLOCKS_DIFFER", "Taken", "claimed_at"]
 
 _SECOND = "%Y%m%dT%H%M%SZ"
 
 _DAYS = timedelta(days=3)
 
-_CLOCKS_DIFFER = timedelta(minutes=1)
+CLOCKS_DIFFER = timedelta(minutes=1)
 """Clocks of two schedulers that are kept by NTP differ by less."""
 
 
@@ -93,13 +93,13 @@ def _furthest(points: Sequence[Point], now: datetime) -> Point:
     end = max(point.last_lsn for point in points)
     tied = [point for point in points if point.last_lsn == end]
     # Ids begin with their second, so they are compared as times.
-    latest = f"{now + _CLOCKS_DIFFER:{_SECOND}}~"
+    latest = f"{now + CLOCKS_DIFFER:{_SECOND}}~"
     return max(tied, key=lambda point: (point.id < latest, point.id))
 
 
 def _believable(point: Point, now: datetime) -> datetime | None:
     claim = claimed_at(point)
-    if claim <= now + _CLOCKS_DIFFER:
+    if claim <= now + CLOCKS_DIFFER:
         return claim
     # The scheduler's clock was wrong, then or now: the database server's is another witness.
     return point.started_at if point.started_at <= now else None

@@ -35,12 +35,13 @@ _NAME = re.compile(r"([0-9]{10})-[0-9]{8}T[0-9]{6}Z-([A-Za-z0-9-]+)\.json", re.A
 
 
 class JobOutcome(StrEnum):
-    """How a run ended."""
+    """How a run ended. CANCELLED: somebody asked this very run to end."""
 
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     INTERRUPTED = "interrupted"
     SKIPPED = "skipped"
+    CANCELLED = "cancelled"
 
 
 @dataclass(frozen=True, slots=True)

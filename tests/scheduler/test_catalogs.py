@@ -15,6 +15,8 @@ from sqlbak.errors import SqlbakError, StoreUnreachable
 from sqlbak.fleet import Fleet
 from sqlbak.model import EngineName, Item, Point, PointType
 from sqlbak.scheduler.catalogs import Catalogs
+from sqlbak.vault.cancelled_slots import TypeSlot, cancel_slots
+from sqlbak.vault.memory_store import MemoryStore
 
 AT = datetime(2026, 11, 22, 12, tzinfo=UTC)
 
@@ -24,6 +26,7 @@ class View:
 
     def __init__(self) -> None:
         self.id = "vault"
+        self.store = MemoryStore()
         self.names = ["a", "b"]
         self.taken: dict[str, list[Point]] = {"a": [], "b": []}
         self.listed = 0
@@ -78,7 +81,7 @@ class Stage:
         self.until(lambda: self.catalogs.known(name) is not None)
         known = self.catalogs.known(name)
         assert known is not None
-        return known.points
+        return known.served.points
 
 
 @pytest.fixture
@@ -112,6 +115,25 @@ def test_an_item_that_changed_is_read_again_and_one_that_is_new_is_found(stage: 
     stage.view.taken["c"] = [point()]
     stage.catalogs.forget("c")
     assert stage.points("c") == (point(),)
+
+
+def test_slots_that_somebody_cancelled_are_known(stage: Stage) -> None:
+    slot = TypeSlot(PointType.FULL, AT)
+    cancel_slots(stage.view.store, "a-1", [slot], asked_at=AT, asked_by="ops")
+    assert stage.points("a") == ()
+    known = stage.catalogs.known("a")
+    assert known is not None
+    assert known.served.cancelled == (slot,)
+
+
+def test_a_defect_of_a_reader_is_told(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_item_id: str) -> list[Point]:
+        raise ZeroDivisionError("oops")
+
+    monkeypatch.setattr(stage.view, "points", broken)
+    assert stage.catalogs.known("a") is None
+    stage.until(lambda: stage.failed)
+    assert "ZeroDivisionError" in stage.failed[0][1].message
 
 
 def test_a_vault_that_does_not_answer_holds_up_no_other_item(stage: Stage) -> None:
