@@ -177,10 +177,8 @@ class _Look:
             record = leases.read(f"{stored.item.id}.{kind}")
             if record is None or record.is_free or is_known_dead(record.holder):
                 continue
-            who = record.holder.partition(" ")[0]
-            return Waiting(
-                job, f"for {who} ({record.purpose}) since {record.acquired_at:%Y-%m-%d %H:%M:%S}Z"
-            )
+            since = f"{record.acquired_at:%Y-%m-%d %H:%M:%S}Z"
+            return Waiting(job, f"for {record.who} ({record.purpose}) since {since}")
         return None
 
 

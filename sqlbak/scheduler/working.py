@@ -132,7 +132,7 @@ class Work:
         except SqlbakError as error:
             self.events.emit(backup_failure(job, error, self.now()))
             return Ended(Ending.FAILED, error=error)
-        if asked.is_cancelled:
+        if asked.is_cancelled and not outcome.points:
             self.log.info("backup cancelled before", item=job.item, type=job.type.value)
             return Ended(Ending.CANCELLED, item_id=outcome.item.id)
         self._tell(job, outcome, time.monotonic() - began)
