@@ -46,6 +46,9 @@ class View:
     def points(self, item_id: str) -> list[Point]:
         return list(self.taken[item_id.removesuffix("-1")])
 
+    def vault_names(self) -> tuple[str, ...]:
+        return ("main",)
+
     def policy(self, name: str) -> Any:
         return SimpleNamespace(vault="far" if name.startswith("far") else "main")
 
@@ -53,7 +56,8 @@ class View:
 
     def leave(self) -> None: ...
 
-    def close_when_idle(self) -> None: ...
+    def close_when_idle(self) -> None:
+        self.is_closed = True
 
     def close(self) -> None:
         self.is_closed = True
@@ -124,6 +128,22 @@ def test_slots_that_somebody_cancelled_are_known(stage: Stage) -> None:
     known = stage.catalogs.known("a")
     assert known is not None
     assert known.served.cancelled == (slot,)
+
+
+def test_nothing_stays_of_items_that_are_gone_nor_of_vaults(stage: Stage) -> None:
+    assert stage.points("a") == stage.points("far") == ()
+    stage.catalogs.forget("far")
+    assert stage.points("far") == ()
+    stage.catalogs.keep(lambda name: name == "a")
+    state = stage.catalogs._current()
+    assert set(state.known) == {"a"}
+    assert set(state.forgotten) == set()
+    assert set(stage.catalogs._pools) == {"main", "far"}
+    other = View()
+    stage.use(other)
+    assert set(stage.catalogs._pools) == {"main"}
+    assert stage.points("a") == ()
+    stage.view = other
 
 
 def test_a_defect_of_a_reader_is_told(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
