@@ -117,8 +117,8 @@ def test_backups_of_other_tools_are_told_by_name(site: Site) -> None:
     # The record of the run keeps it, for whoever asks later.
     with site.fleet() as fleet:
         (stored,) = fleet.stored_items("erp/Shared")
-        newest = list_jobs(stored.vault.store, stored.item.id, limit=1)[0]
-    notes = {note.code: note.facts for note in newest.notes}
+        records = list_jobs(stored.vault.store, stored.item.id, limit=9)
+    notes = {note.code: note.facts for record in records for note in record.notes}
     assert notes[NoteCode.TAKEN_INSTEAD] == {"asked": "log", "taken": "differential"}
     facts = notes[NoteCode.FOREIGN_BACKUP]
     assert (facts["kind"], facts["name"], facts["login"]) == ("log", "theirs", "sa")
