@@ -132,8 +132,8 @@ def test_a_preferred_secondary_that_only_sqlbak_does_not_reach_is_named(make: Ma
     site.nodes["NODE2"].stop()
     outcome = site.backup(LOG)
     assert site.taken_on(outcome.points[0]) == "NODE1"
-    assert "NODE2" in outcome.notes[0]
-    assert "nothing answers" in outcome.notes[0]
+    assert "NODE2" in outcome.notes[0].text
+    assert "nothing answers" in outcome.notes[0].text
 
 
 def test_secondary_only_never_takes_a_log_from_the_primary(make: MakeSite) -> None:
@@ -185,7 +185,7 @@ def test_no_log_is_taken_on_a_secondary_while_the_primary_takes_a_full(make: Mak
         assert hold.reached.wait(20)
         outcome = site.backup(LOG)
         assert site.taken_on(outcome.points[0]) == "NODE1"
-        assert "a full or differential is being taken on NODE1" in outcome.notes[0]
+        assert "a full or differential is being taken on NODE1" in outcome.notes[0].text
         site.group.preference = "SECONDARY_ONLY"
         with pytest.raises(BackupPaused, match="waits"):
             site.backup(LOG)
@@ -206,8 +206,8 @@ def test_log_that_another_tool_took_on_the_other_replica_is_named(make: MakeSite
     site.insert("two")
     outcome = site.backup(LOG)
     assert [point.type for point in outcome.points] == [DIFFERENTIAL]
-    assert "'theirs'" in outcome.notes[-1]
-    assert "on NODE1" in outcome.notes[-1]
+    assert "'theirs'" in outcome.notes[-1].text
+    assert "on NODE1" in outcome.notes[-1].text
     site.insert("three")
     assert site.taken_on(site.point(LOG)) == "NODE2"
     assert site.restored() == ["before", "one", "stolen", "two", "three"]
@@ -229,7 +229,7 @@ def test_a_secondary_that_is_behind_proves_no_instant_that_it_has_not_seen(
     site.advance(minutes=5)
     late = site.backup(LOG)
     assert late.points[0].covers_until is None
-    assert "behind" in late.notes[0]
+    assert "behind" in late.notes[0].text
     assert max(window.end for window in site.windows()) == proven
     with pytest.raises(SqlbakError):
         site.restored(site.now())
@@ -377,7 +377,7 @@ def test_a_log_that_the_primary_never_heard_of_is_taken_again(
     site.insert("two")
     outcome = site.backup(LOG)
     assert [point.first_lsn for point in outcome.points] == [begin]
-    assert "broke off was removed" in outcome.notes[0]
+    assert "broke off was removed" in outcome.notes[0].text
     site.insert("three")
     site.point(LOG)
     assert site.restored() == ["before", "one", "two", "three"]

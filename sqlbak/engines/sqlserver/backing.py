@@ -45,7 +45,7 @@ from sqlbak.errors import (
     ServerNotReady,
     SqlbakError,
 )
-from sqlbak.model import Fork, PointType
+from sqlbak.model import Fork, Note, NoteCode, PointType
 from sqlbak.progress import Progress
 from sqlbak.stopping import StopSignal
 
@@ -156,7 +156,7 @@ class Backing:
     home: Source
     paused: Mapping[PointType, str]
     writer: Writer | None = None
-    notes: list[str] = field(default_factory=list)
+    notes: list[Note] = field(default_factory=list)
 
     def leftovers(self, kinds: Sequence[PointType]) -> list[BackupFiles]:
         """What earlier runs left of the database in this server's folder, oldest first."""
@@ -264,10 +264,11 @@ class Backing:
             raise
         covers = kind is not PointType.LOG or holds_all(self, taken.header.last_lsn, end)
         if not covers:
-            self.notes.append(
+            behind = (
                 f"{self.server.name} is behind the primary, or it cannot be told how far it is: "
                 "this log proves no instant yet, the next one does"
             )
+            self.notes.append(Note(NoteCode.COVERAGE_UNPROVEN, behind))
         return WrittenSet(files, taken, began, ended, covers)
 
     def _require_same_server(self) -> None:

@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from sqlbak.engines.port import BackupResult, PayloadSink
+from sqlbak.engines.port import BackupResult, LogGap, PayloadSink
 from sqlbak.engines.sqlserver.backing import Backing, Source, WrittenSet
-from sqlbak.engines.sqlserver.foreign import logs_since, restore_named
+from sqlbak.engines.sqlserver.foreign import ForeignBackups, logs_since, restore_named
 from sqlbak.engines.sqlserver.headers import BackupHeader
 from sqlbak.engines.sqlserver.opening import (
     has_leftovers,
@@ -25,7 +25,7 @@ from sqlbak.engines.sqlserver.opening import (
 from sqlbak.engines.sqlserver.past import require_same_history
 from sqlbak.engines.sqlserver.rows import number, text
 from sqlbak.errors import BackupPaused, LogChainBroken, LogRewritten
-from sqlbak.model import LogPosition, PointType
+from sqlbak.model import LogPosition, Note, NoteCode, PointType
 from sqlbak.progress import NO_PROGRESS, Progress
 from sqlbak.stopping import StopSignal
 
@@ -63,9 +63,11 @@ def take_log(
         header = written.taken.header
         if header.is_copy_only or not _joins(header, since, follows_log):
             written.files.remove()
+            found = _taken_since(backing, since.lsn, own=header.name)
             raise LogChainBroken(
                 f"{source.where}: the log that the server gave begins at {header.first_lsn}, not "
-                f"at {since.lsn}: {_who(backing, since.lsn)}"
+                f"at {since.lsn}: {found.who}",
+                findings=found.notes(source.database),
             )
         backing.ship(written, sink)
         return backing.result(written)
@@ -84,28 +86,23 @@ def _shipped_late(
     if there.database.replica is not None and begin is not None and header.last_lsn > begin:
         # The primary never heard that it was done, and gives the same log out again.
         written.files.remove()
-        there.notes.append(
-            f"a log backup that broke off was removed: {written.files.local[0].name}"
-        )
+        broken = f"a log backup that broke off was removed: {written.files.local[0].name}"
+        there.notes.append(Note(NoteCode.LEFTOVERS, broken))
         return None
     if not _joins(header, since, follows_log):
         # The chain went on without it: of another fork, or behind a gap that was bridged.
         written.files.remove()
-        there.notes.append(
+        useless = (
             "a log backup that an earlier run left joins nothing any more and was removed: "
             f"{written.files.local[0].name}, log {header.first_lsn} to {header.last_lsn}"
         )
+        there.notes.append(Note(NoteCode.LEFTOVERS, useless))
         return None
-    there.notes.append("a log backup that an earlier run took and did not ship was shipped")
+    shipped = "a log backup that an earlier run took and did not ship was shipped"
+    there.notes.append(Note(NoteCode.LEFTOVERS, shipped))
     there.ship(written, sink)
     more = LogPosition(header.fork, header.last_lsn)
     return replace(there.result(written), continues_on=more)
-
-
-def _who(backing: Backing, position: int) -> str:
-    """Who took the log behind ``position``, in words."""
-    with historians(backing) as asked:
-        return logs_since(asked, backing.source.database, position, stop=backing.stop)
 
 
 def _joins(header: BackupHeader, since: LogPosition, follows_log: bool) -> bool:
@@ -133,8 +130,24 @@ def _require_continuation(backing: Backing, since: LogPosition, follows_log: boo
             f"({since.lsn}): it was set back to an older state"
         )
     if begin > since.lsn:
-        who = _who(backing, since.lsn)
-        raise LogChainBroken(f"{where}: the log since the last backup was taken by another: {who}")
+        stolen = _stolen(backing, since)
+        raise LogChainBroken(stolen.why, findings=stolen.findings)
+
+
+def _taken_since(backing: Backing, position: int, own: str | None = None) -> ForeignBackups:
+    """Who took the log behind ``position``, as every replica's msdb tells."""
+    with historians(backing) as asked:
+        return logs_since(asked, backing.source.database, position, stop=backing.stop, own=own)
+
+
+def _stolen(backing: Backing, since: LogPosition) -> LogGap:
+    database = backing.source.database
+    found = _taken_since(backing, since.lsn)
+    where = backing.source.where
+    return LogGap(
+        f"{where}: the log since the last backup was taken by another: {found.who}",
+        found.notes(database),
+    )
 
 
 def _no_chain(backing: Backing) -> str:
@@ -171,12 +184,12 @@ def _left(backing: Backing) -> Iterator[list[tuple[Backing, WrittenSet]]]:
                     if files.token not in found or name == there.server.name:
                         found[files.token] = there, written
                 elif silent:
-                    backing.notes.append(
-                        f"{files.local[0].name} stays: {', '.join(silent)} may still write it"
-                    )
+                    stays = f"{files.local[0].name} stays: {', '.join(silent)} may still write it"
+                    backing.notes.append(Note(NoteCode.LEFTOVERS, stays))
                 else:
                     files.remove()
-                    backing.notes.append(f"removed what a broken run left: {files.local[0].name}")
+                    broken = f"removed what a broken run left: {files.local[0].name}"
+                    backing.notes.append(Note(NoteCode.LEFTOVERS, broken))
         yield sorted(found.values(), key=_extent)
 
 
@@ -200,12 +213,11 @@ def oldest_position(source: Source, *, stop: StopSignal) -> LogPosition | None:
         return LogPosition(backing.lineage, begin)
 
 
-def explain_gap(source: Source, since: LogPosition, *, stop: StopSignal) -> str:
+def explain_gap(source: Source, since: LogPosition, *, stop: StopSignal) -> LogGap:
     """Why the log from ``since`` on cannot be had any more."""
     with open_backing(source, NO_PROGRESS, stop) as backing:
         if backing.lineage != since.lineage:
-            return _forked(backing)
+            return LogGap(_forked(backing))
         if backing.database.last_log_backup_lsn is None:
-            return _no_chain(backing)
-        who = _who(backing, since.lsn)
-        return f"{source.where}: the log since the last backup was taken by another: {who}"
+            return LogGap(_no_chain(backing))
+        return _stolen(backing, since)

@@ -22,7 +22,7 @@ from sqlbak.errors import (
     ServerRefused,
     ServerUnreachable,
 )
-from sqlbak.model import PointType
+from sqlbak.model import Note, NoteCode, PointType
 from sqlbak.progress import Progress
 from sqlbak.stopping import StopSignal
 
@@ -73,7 +73,7 @@ def open_backing(
             here, session, server, database, progress, stop, source, route.paused, writer
         )
         if kind is PointType.LOG:
-            backing.notes += route.notes
+            backing.notes += (Note(NoteCode.TAKEN_ELSEWHERE, one) for one in route.notes)
         stack.enter_context(_closing(backing))
         yield backing
 
@@ -150,7 +150,8 @@ def clear(backing: Backing, *kinds: PointType) -> None:
             require_quiet((backing, *others), leftovers)
             for files in leftovers:
                 files.remove()
-                backing.notes.append(f"removed what an earlier run left: {files.local[0].name}")
+                left = f"removed what an earlier run left: {files.local[0].name}"
+                backing.notes.append(Note(NoteCode.LEFTOVERS, left))
 
 
 def require_quiet(places: Sequence[Backing], leftovers: Sequence[BackupFiles]) -> None:
