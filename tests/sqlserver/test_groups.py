@@ -54,7 +54,7 @@ def test_fulls_come_from_the_primary_and_logs_from_the_preferred_secondary(make:
 
 @pytest.mark.parametrize(
     ("preference", "server"),
-    [("PRIMARY", "NODE1"), ("SECONDARY", "NODE3"), ("SECONDARY_ONLY", "NODE3"), ("NONE", "NODE3")],
+    [("PRIMARY", "NODE1"), ("SECONDARY_ONLY", "NODE3"), ("NONE", "NODE3")],
 )
 def test_the_servers_own_preference_decides(make: MakeSite, preference: str, server: str) -> None:
     site = make(count=3, preference=preference, priorities={"NODE3": 80, "NODE2": 60})
