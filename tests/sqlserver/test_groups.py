@@ -14,6 +14,7 @@ from sqlbak.engines.sqlserver.logend import position_of
 from sqlbak.errors import (
     BackupFailed,
     BackupPaused,
+    InstantUnreachable,
     ServerNotReady,
     ServerRefused,
     SqlbakError,
@@ -283,6 +284,34 @@ def test_instants_are_those_of_the_primarys_clock_and_zone(make: MakeSite) -> No
         instant = site.instants[number + 1]
         assert site.restored(instant) == site.states[number + 1]
         assert site.restored(instant - timedelta(seconds=1)) == site.states[number]
+
+
+def test_a_log_of_several_zones_is_restored_to_its_ends_only(make: MakeSite) -> None:
+    site = make(zones=["Europe/Berlin", "America/New_York"], preference="PRIMARY")
+    site.point(FULL)
+    site.advance(minutes=1)
+    site.insert("one")
+    before = site.point(LOG)
+    for number, name in enumerate(["NODE2", "NODE1"]):
+        site.insert(f"row {number}")
+        site.fail_over(name)
+        site.insert(f"after {number}")
+    inside = site.instants[-3]
+    site.advance(minutes=1)
+    mixed = site.point(LOG)
+    assert site.taken_on(mixed) == "NODE1"
+    with pytest.raises(InstantUnreachable, match="different zones"):
+        site.restored(inside)
+    assert site.restored(before.id) == ["before", "one"]
+    rows = ["before", "one", "row 0", "after 0", "row 1", "after 1"]
+    assert site.restored(mixed.id) == rows
+    site.advance(minutes=1)
+    site.insert("later")
+    site.advance(minutes=1)
+    site.point(LOG)
+    assert site.restored(site.instants[-1]) == [*rows, "later"]
+    site.group.preference = "SECONDARY"
+    assert any(one.code == "replicas_in_zones" for one in site.inspect().problems)
 
 
 def test_a_failover_between_backups_goes_on_with_one_chain(make: MakeSite) -> None:

@@ -23,7 +23,8 @@ PREFERENCES = {"PRIMARY": 0, "SECONDARY_ONLY": 1, "SECONDARY": 2, "NONE": 3}
 class AvailabilityGroup:
     """``preference`` is automated_backup_preference_desc; ``priorities`` are backup_priority by
     server name (50 where none is set, 0 excludes); ``received`` says how far a secondary's log is
-    that is behind."""
+    that is behind; ``tenures`` where the log of each database ended when its primary became that.
+    """
 
     name: str
     replicas: list[Instance]
@@ -34,6 +35,7 @@ class AvailabilityGroup:
     priorities: dict[str, int] = field(default_factory=dict)
     is_basic: bool = False
     received: dict[tuple[str, str], int] = field(default_factory=dict)
+    tenures: dict[str, int] = field(default_factory=dict)
 
     def replica_id(self, instance: Instance) -> uuid.UUID:
         return uuid.uuid5(self.group_id, instance.server_name)
@@ -113,6 +115,8 @@ class AvailabilityGroup:
             if forced:
                 _lose(database, self.log_end(to, database))
             database.clock = to.clock
+            database.head.flush()
+            self.tenures[database.name] = database.head.lsn
             self.received.pop((to.server_name, database.name), None)
         self.primary = to
 

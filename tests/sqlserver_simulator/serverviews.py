@@ -249,6 +249,7 @@ class ServerViews:
             synchronization_state tinyint
             synchronization_state_desc nv60
             last_hardened_lsn lsn
+            recovery_lsn lsn
             """
         )
         self._require_hadr_state()
@@ -263,7 +264,7 @@ class ServerViews:
                     database.database_id, group.group_id, group.replica_id(self.instance),
                     group.group_database_id(database), True, group.is_primary(self.instance),
                     2 if good else 0, "SYNCHRONIZED" if good else "NOT SYNCHRONIZING",
-                    group.log_end(self.instance, database),
+                    group.log_end(self.instance, database), group.tenures.get(database.name, 0),
                 )
             )  # fmt: skip
         return Rowset(columns, rows)

@@ -15,6 +15,7 @@ from sqlbak.engines.port import BackupResult, LogGap, PayloadSink
 from sqlbak.engines.sqlserver.backing import Backing, Source, WrittenSet
 from sqlbak.engines.sqlserver.foreign import ForeignBackups, logs_since, restore_named
 from sqlbak.engines.sqlserver.headers import BackupHeader
+from sqlbak.engines.sqlserver.logend import is_of_one_primary
 from sqlbak.engines.sqlserver.opening import (
     has_leftovers,
     historians,
@@ -24,6 +25,7 @@ from sqlbak.engines.sqlserver.opening import (
 )
 from sqlbak.engines.sqlserver.past import require_same_history
 from sqlbak.engines.sqlserver.rows import number, text
+from sqlbak.engines.sqlserver.server import read_clock
 from sqlbak.errors import BackupPaused, LogChainBroken, LogRewritten
 from sqlbak.model import LogPosition, Note, NoteCode, PointType
 from sqlbak.progress import NO_PROGRESS, Progress
@@ -70,7 +72,20 @@ def take_log(
                 findings=found.notes(source.database),
             )
         backing.ship(written, sink)
-        return backing.result(written)
+        return _dated(backing, backing.result(written))
+
+
+def _dated(backing: Backing, result: BackupResult) -> BackupResult:
+    """The same, marked where the log may hold times of servers in different zones: an instant
+    inside it cannot be told then."""
+    if backing.database.replica is None or is_of_one_primary(backing, result.first_lsn):
+        return result
+    with siblings(backing) as (others, _silent):
+        clocks = [read_clock(one.session, one.server, stop=one.stop) for one in (backing, *others)]
+    if len({clock.utc_offset_minutes for clock in clocks}) == 1:
+        return result
+    group = {**result.facts["availability_group"], "clocks_differ": True}
+    return replace(result, facts={**result.facts, "availability_group": group})
 
 
 def _shipped_late(
@@ -102,7 +117,7 @@ def _shipped_late(
     there.notes.append(Note(NoteCode.LEFTOVERS, shipped))
     there.ship(written, sink)
     more = LogPosition(header.fork, header.last_lsn)
-    return replace(there.result(written), continues_on=more)
+    return replace(_dated(there, there.result(written)), continues_on=more)
 
 
 def _joins(header: BackupHeader, since: LogPosition, follows_log: bool) -> bool:

@@ -17,7 +17,7 @@ from sqlbak.stopping import StopSignal
 if TYPE_CHECKING:
     from sqlbak.engines.sqlserver.backing import Backing
 
-__all__ = ["end_to_hold", "holds_all", "position_of"]
+__all__ = ["end_to_hold", "holds_all", "is_of_one_primary", "position_of"]
 
 _WAIT_SECONDS: Final = 15.0
 _POLL_SECONDS: Final = 0.25
@@ -45,6 +45,22 @@ def holds_all(backing: Backing, last_lsn: int, end: int | None) -> bool:
     return backing.writer is None and _is_primary(
         backing.session, backing.source.database, backing.stop
     )
+
+
+def is_of_one_primary(backing: Backing, first_lsn: int) -> bool:
+    """Whether the primary of now wrote all log from ``first_lsn`` on. False too where that is not
+    told."""
+    writer = backing.session if backing.writer is None else backing.writer.session
+    rows = writer.rows(
+        "SELECT s.recovery_lsn FROM sys.dm_hadr_database_replica_states AS s"
+        " JOIN sys.databases AS d ON d.database_id = s.database_id"
+        f" WHERE s.is_local = 1 AND d.name = {literal(backing.source.database)}",
+        doing="asking since when it is the primary",
+        stop=backing.stop,
+    )
+    # Where the log ended before it wrote to it, as the primary.
+    begun = [lsn(row, "recovery_lsn") for row in rows]
+    return bool(begun) and all(at is not None and at <= first_lsn for at in begun)
 
 
 def position_of(written: str) -> int | None:

@@ -10,6 +10,7 @@ from sqlbak.engines.port import RestoreStep
 from sqlbak.engines.sqlserver.address import ServerAddress
 from sqlbak.engines.sqlserver.delivery import DiskFolder
 from sqlbak.engines.sqlserver.restoring_clock import ClockWitness, StopAt, stop_at_of
+from sqlbak.errors import InstantUnreachable
 from sqlbak.model import PointType
 
 __all__ = ["DatabaseChain", "TargetServer", "stop_of", "witness_of"]
@@ -54,6 +55,13 @@ def stop_of(chain: DatabaseChain) -> StopAt | None:
     last = chain.steps[-1]
     if chain.stop_at is None or chain.to_the_end or last.point.type is not PointType.LOG:
         return None
+    if (last.facts.get("availability_group") or {}).get("clocks_differ"):
+        raise InstantUnreachable(
+            f"{chain.database}: {chain.stop_at.isoformat()} lies in a log during which the "
+            "availability group failed over between servers in different zones: its times cannot "
+            "be told apart",
+            hint="restore to the end of a recovery point (--to ID; sqlbak list shows them)",
+        )
     witnesses = [witness for step in chain.steps if (witness := witness_of(step)) is not None]
     after = witness_of(last)
     before = next((w for w in reversed(witnesses) if after is None or w.at < after.at), None)
