@@ -333,7 +333,7 @@ def test_a_failover_between_backups_goes_on_with_one_chain(make: MakeSite) -> No
 
 @pytest.mark.parametrize(
     ("kind", "is_folder_shared"),
-    [(FULL, False), (DIFFERENTIAL, True), (LOG, False), (LOG, True)],
+    [(FULL, False), (DIFFERENTIAL, True), (LOG, False)],
 )
 def test_a_failover_in_the_middle_of_a_backup_leaves_no_point(
     make: MakeSite, kind, is_folder_shared: bool
