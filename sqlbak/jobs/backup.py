@@ -30,6 +30,7 @@ from sqlbak.errors import (
 )
 from sqlbak.fleet import Fleet, instance_of
 from sqlbak.jobs.differential_base import ahead_of, open_base
+from sqlbak.jobs.left_logs import sweep_item, take_left_logs
 from sqlbak.jobs.log_base import LogBase, find_log_base, find_log_start
 from sqlbak.jobs.log_chain import is_set_back, why_no_log
 from sqlbak.jobs.one_history import require_one_history
@@ -40,7 +41,6 @@ from sqlbak.policy.calendar import Slot
 from sqlbak.progress import NO_PROGRESS, Progress
 from sqlbak.stopping import NEVER, StopSignal
 from sqlbak.vault.lease import Lease
-from sqlbak.vault.sweep import sweep
 from sqlbak.vault.work_progress import CountedProgress
 
 __all__ = ["BackupOutcome", "back_up"]
@@ -137,12 +137,14 @@ def _backed_up(
         wait_seconds=wait_seconds,
         stop=run.stop,
     ) as lease:
-        _sweep(run)
+        left = take_left_logs(run, lease) if point_type is PointType.LOG else []
+        if point_type is not PointType.LOG:
+            sweep_item(run)
         points = tuple(run.vault.points(item.id))
         if not points:
             run.notes += _predecessors(run)
         if still_due is not None and not still_due(points):
-            return BackupOutcome(item, ())
+            return BackupOutcome(item, tuple(left), tuple(run.notes) if left else ())
         if is_set_back(points, found.lineage, found.next_log_lsn):
             # Points may have been committed since that look.
             found = run.engine.inspect().items[0]
@@ -158,7 +160,7 @@ def _backed_up(
             made = (_differential_or_full(run, lease, points, found),)
         else:
             made = (_full(run, lease),)
-    return BackupOutcome(run.item, made, tuple(run.notes))
+    return BackupOutcome(run.item, (*left, *made), tuple(run.notes))
 
 
 def _require_readiness(name: str, inspection: Inspection) -> None:
@@ -184,15 +186,6 @@ def _predecessors(run: Run) -> list[str]:
         if (other.engine, other.name) == (run.item.engine, run.item.name)
         and other.identity != run.item.identity
     ]
-
-
-def _sweep(run: Run) -> None:
-    sweep(
-        run.vault.store,
-        run.item.id,
-        is_live=lambda record: not run.leases.is_lost(record.lease, record.grant),
-        now=run.now(),
-    )
 
 
 def _full(run: Run, lease: Lease) -> Point:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 from sqlbak.engines.sqlserver.address import ServerAddress
 from sqlbak.engines.sqlserver.connection import ConnectionLost, Session, StatementFailed
 from sqlbak.engines.sqlserver.databases import Database
-from sqlbak.engines.sqlserver.delivery import BackupFiles
+from sqlbak.engines.sqlserver.delivery import ReadableFiles
 from sqlbak.engines.sqlserver.headers import BackupHeader, read_header
 from sqlbak.engines.sqlserver.percent import PercentWatch
 from sqlbak.engines.sqlserver.rows import Row
@@ -32,6 +33,8 @@ from sqlbak.stopping import StopSignal
 __all__ = ["TakenSet", "execute_backup", "is_backup_running", "read_set"]
 
 _PERCENT: Final = re.compile(r"(\d+) percent processed\.")
+_CANNOT_OPEN: Final = 3201
+_NO_BACKUP: Final = frozenset({3241, 3242, 3243, 3254, 3287})
 _SETTLE_SECONDS: Final = 120.0
 _POLL_SECONDS: Final = 0.5
 
@@ -53,8 +56,10 @@ def execute_backup(
     *,
     progress: Progress,
     stop: StopSignal,
+    refused: Callable[[], None],
 ) -> Session:
     """Run one BACKUP to its end; the session to go on with, a new one where the old one was lost.
+    ``refused`` is called when the server says that it failed: then nothing came of it.
 
     After a lost connection it is not known whether the set is whole: ``read_set`` tells. Raises
     what the server's refusal means; Interrupted.
@@ -72,6 +77,7 @@ def execute_backup(
         with shown:
             session.run(text, doing=_phase(statement), stop=stop, hear=hear)
     except StatementFailed as failed:
+        refused()
         raise failed.explained() from None
     except ConnectionLost:
         session.close()
@@ -133,7 +139,7 @@ def is_backup_running(session: Session, token: str, *, stop: StopSignal) -> bool
     return bool(rows)
 
 
-def read_set(session: Session, files: BackupFiles, *, stop: StopSignal) -> TakenSet | None:
+def read_set(session: Session, files: ReadableFiles, *, stop: StopSignal) -> TakenSet | None:
     """The one backup set on these files; None when there is none that is whole (the backup was
     broken off). BackupFailed when the server does not get at the files at all."""
     found: list[Row] = []
@@ -157,7 +163,9 @@ def read_set(session: Session, files: BackupFiles, *, stop: StopSignal) -> Taken
             limit_seconds=None,
         )
     except StatementFailed as failed:
-        if failed.number == 3201 and all(path.exists() for path in files.local):
+        # What cannot be read just now is not the same as what is no backup.
+        may_be_whole = files.are_whole and failed.number not in _NO_BACKUP
+        if (failed.number == _CANNOT_OPEN or may_be_whole) and files.are_there():
             raise failed.explained() from None
         return None
     try:
