@@ -25,6 +25,7 @@ unit:
 soak: ## long matrices and hundreds of kill -9 rounds; bounded by SOAK_MINUTES (default 60)
 	@.ci/environment demo,test
 	@tests/vault/install_ministack.sh >/dev/null || true
+	@tests/vault/install_ceph.sh 2>/dev/null || true
 	@SQLBAK_SOAK_MINUTES="$${SOAK_MINUTES:-60}" \
 		SQLBAK_TEST_PG_BIN_DIRS="$$(tests/install_postgres_17.sh 2>/dev/null || true)" \
 		.venv/bin/pytest --soak -m soak --timeout 0

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hypothesis
 import pytest
 
+pytest_plugins = ["tests.vault.s3_fixtures"]
+
 # How long an example takes tells of the machine, not of the code.
 hypothesis.settings.register_profile("sqlbak", deadline=None)
 hypothesis.settings.load_profile("sqlbak")

@@ -21,10 +21,7 @@ from tests.engines.postgres.clusters import Cluster, scratch_directory
 from tests.vault.faulty_proxy import Fault, FaultyProxy, faulty_proxy
 from tests.vault.s3_servers import (
     S3Server,
-    ministack_program,
     rclone_program,
-    start_ministack,
-    start_moto,
     start_rclone,
 )
 
@@ -33,22 +30,7 @@ pytestmark = [pytest.mark.postgres, pytest.mark.s3]
 SECRET = "marker-of-a-secret-key-4711"
 
 
-@pytest.fixture(scope="module")
-def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    with start_moto(tmp_path_factory.mktemp("moto")) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def ministack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    program = ministack_program()
-    if program is None:
-        pytest.skip("ministack is not here: run tests/vault/install_ministack.sh")
-    with start_ministack(tmp_path_factory.mktemp("ministack"), program) as server:
-        yield server
-
-
-@pytest.fixture(params=["moto", "ministack"])
+@pytest.fixture(params=["moto", "ministack", "ceph"])
 def server(request: pytest.FixtureRequest) -> S3Server:
     found: S3Server = request.getfixturevalue(request.param)
     return found

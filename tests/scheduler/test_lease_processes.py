@@ -26,7 +26,7 @@ from sqlbak.vault.layout import data_prefix, points_prefix, running_prefix
 from sqlbak.vault.store import ObjectStore
 from tests.scheduler.lease_contender import numbers, open_place
 from tests.vault.making import ITEM
-from tests.vault.s3_servers import S3Server, ministack_program, start_ministack, start_moto
+from tests.vault.s3_servers import S3Server
 
 TTL_SECONDS = 0.8
 PATIENCE_SECONDS = 90.0
@@ -218,91 +218,68 @@ class Field:
         assert len(payload - points) <= 1
 
 
-@pytest.fixture(scope="module")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, S3Server]]:
-    started: dict[str, S3Server] = {}
-    yield started
-    for server in started.values():
-        server.stop()
-
-
-def field_on(
-    kind: str, servers: dict[str, S3Server], tmp_path: Path, chance: random.Random
-) -> Field:
+@pytest.fixture
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Field]:
+    """A folder, or a prefix of its own on one of the S3 servers."""
+    kind, chance = request.param, random.Random(4711)
     if kind == "file":
-        return Field(str(tmp_path / "vault"), "", chance)
-    if kind not in servers:
-        folder = tmp_path / kind
-        folder.mkdir()
-        if kind == "moto":
-            servers[kind] = start_moto(folder)
-        else:
-            program = ministack_program()
-            if program is None:
-                pytest.skip("ministack is not here: run tests/vault/install_ministack.sh")
-            servers[kind] = start_ministack(folder, program)
-    return Field(servers[kind].endpoint, f"{uuid.uuid4().hex}/", chance)
+        made = Field(str(tmp_path / "vault"), "", chance)
+    else:
+        server: S3Server = request.getfixturevalue(kind)
+        made = Field(server.endpoint, f"{uuid.uuid4().hex}/", chance)
+    yield made
+    made.close()
 
 
 MINISTACK = pytest.param("ministack", marks=pytest.mark.s3)
+CEPH = pytest.param("ceph", marks=pytest.mark.s3)
 # moto lets two writers of the very same moment win now and then, which no store for several
-# schedulers may (sqlbak vault check warns of it): it is asked in the soak only.
-MOTO = pytest.param("moto", marks=pytest.mark.s3)
+# schedulers may (sqlbak vault check warns of it): it is not asked.
 
 
-def rounds_on(kind: str, count: int, servers: dict[str, S3Server], tmp_path: Path) -> None:
-    chance = random.Random(count)
-    place = field_on(kind, servers, tmp_path, chance)
-    try:
-        for _ in range(3):
-            place.add()
-        place.until_more(3)
-        for _ in range(count):
-            place.misfortune()
-        place.assert_served_once()
-        place.assert_nothing_left()
-        place.assert_served_once()
-    finally:
-        place.close()
+def survive(place: Field, misfortunes: int) -> None:
+    for _ in range(3):
+        place.add()
+    place.until_more(3)
+    for _ in range(misfortunes):
+        place.misfortune()
+    place.assert_served_once()
+    place.assert_nothing_left()
+    place.assert_served_once()
 
 
-@pytest.mark.parametrize("kind", ["file", MINISTACK])
+@pytest.mark.parametrize("place", ["file", MINISTACK, CEPH], indirect=True)
 def test_every_slot_is_served_once_while_schedulers_are_killed_stopped_and_cut_off(
-    kind: str, servers: dict[str, S3Server], tmp_path: Path
+    place: Field,
 ) -> None:
-    rounds_on(kind, 2, servers, tmp_path)
+    survive(place, 2)
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(0)
-@pytest.mark.parametrize("kind", ["file", MINISTACK, MOTO])
-def test_the_same_for_many_rounds(kind: str, servers: dict[str, S3Server], tmp_path: Path) -> None:
-    rounds_on(kind, SOAK_ROUNDS, servers, tmp_path)
+@pytest.mark.parametrize("place", ["file", MINISTACK, CEPH], indirect=True)
+def test_the_same_for_many_rounds(place: Field) -> None:
+    survive(place, SOAK_ROUNDS)
 
 
-def test_one_that_was_stopped_in_a_backup_commits_nothing_when_it_wakes_up(
-    servers: dict[str, S3Server], tmp_path: Path
-) -> None:
-    place = field_on("file", servers, tmp_path, random.Random(1))
-    try:
-        sleeper = place.add()
-        place.until_more(1)
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while True:  # in the middle of one
-            sleeper.pause(place.lock)
-            held = list(place.store.list(running_prefix(ITEM.id)))
-            if len(held) == 1 and held[0].key.endswith(".json"):
-                break
-            assert time.monotonic() < deadline
-            sleeper.send(signal.SIGCONT)
-            time.sleep(0.01)
-        point = {info.key for info in place.store.list(data_prefix(ITEM.id))}
-        place.add()
-        place.until_more(2)
-        assert list(place.store.list(held[0].key)) == []  # it was declared dead
+@pytest.mark.parametrize("place", ["file"], indirect=True)
+def test_one_that_was_stopped_in_a_backup_commits_nothing_when_it_wakes_up(place: Field) -> None:
+    sleeper = place.add()
+    place.until_more(1)
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:  # in the middle of one
+        sleeper.pause(place.lock)
+        held = list(place.store.list(running_prefix(ITEM.id)))
+        if len(held) == 1 and held[0].key.endswith(".json"):
+            break
+        assert time.monotonic() < deadline
         sleeper.send(signal.SIGCONT)
-        place.until_more(4)
-        place.assert_served_once()
-        assert point  # it had written before it was stopped
-    finally:
-        place.close()
+        time.sleep(0.01)
+    point = {info.key for info in place.store.list(data_prefix(ITEM.id))}
+    place.add()
+    place.until_more(2)
+    assert list(place.store.list(held[0].key)) == []  # it was declared dead
+    sleeper.send(signal.SIGCONT)
+    place.until_more(4)
+    place.assert_served_once()
+    assert point  # it had written before it was stopped

@@ -15,15 +15,7 @@ from sqlbak.vault.memory_store import MemoryStore
 from sqlbak.vault.s3_client import S3Bucket, make_client
 from sqlbak.vault.s3_store import S3Store
 from sqlbak.vault.store import ObjectStore
-from tests.vault.s3_servers import (
-    BUCKET,
-    S3Server,
-    ministack_program,
-    rclone_program,
-    start_ministack,
-    start_moto,
-    start_rclone,
-)
+from tests.vault.s3_servers import BUCKET, S3Server
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,36 +63,13 @@ def s3_bench(server: S3Server) -> Bench:
     return Bench(server.kind, S3Store(bucket), crash)
 
 
-@pytest.fixture(scope="session")
-def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    with start_moto(tmp_path_factory.mktemp("moto")) as server:
-        yield server
-
-
-@pytest.fixture(scope="session")
-def ministack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    program = ministack_program()
-    if program is None:
-        pytest.skip("ministack is not here: run tests/vault/install_ministack.sh")
-    with start_ministack(tmp_path_factory.mktemp("ministack"), program) as server:
-        yield server
-
-
-@pytest.fixture(scope="session")
-def rclone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    program = rclone_program()
-    if program is None:
-        pytest.skip("rclone is not here: it comes with the test extra")
-    with start_rclone(tmp_path_factory.mktemp("rclone"), program) as server:
-        yield server
-
-
 @pytest.fixture(
     params=[
         "memory",
         "file",
         pytest.param("moto", marks=pytest.mark.s3),
         pytest.param("ministack", marks=pytest.mark.s3),
+        pytest.param("ceph", marks=pytest.mark.s3),
     ]
 )
 def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:

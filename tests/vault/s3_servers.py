@@ -136,14 +136,15 @@ def _started(
         )
     server = S3Server(kind, endpoint, process, ca_bundle)
     try:
-        _make_bucket(server, log)
+        make_bucket(server, log)
     except BaseException:
         server.stop()
         raise
     return server
 
 
-def _make_bucket(server: S3Server, log: Path) -> None:
+def make_bucket(server: S3Server, log: Path) -> None:
+    """Wait until the server answers, and make the bucket that the tests use."""
     client = boto3.session.Session().client(
         "s3",
         endpoint_url=server.endpoint,

@@ -55,6 +55,15 @@ def test_ministack_can_do_everything(ministack: S3Server) -> None:
 
 
 @pytest.mark.s3
+def test_ceph_stores_bytes_with_a_wrong_checksum_and_can_do_the_rest(ceph: S3Server) -> None:
+    bucket = fresh_bucket(ceph)
+    found = verdicts(S3Store(bucket))
+    assert found.pop("refuses_bad_checksum") is False
+    assert set(found.values()) == {True}
+    assert leftovers(bucket) == []
+
+
+@pytest.mark.s3
 def test_moto_takes_bytes_with_a_wrong_checksum(moto: S3Server) -> None:
     bucket = fresh_bucket(moto)
     found = verdicts(S3Store(bucket))

@@ -47,6 +47,7 @@ PART = 5 * MIB  # the least that S3 allows
     params=[
         pytest.param("moto", marks=pytest.mark.s3),
         pytest.param("ministack", marks=pytest.mark.s3),
+        pytest.param("ceph", marks=pytest.mark.s3),
     ]
 )
 def bucket(request: pytest.FixtureRequest) -> Iterator[S3Bucket]:
