@@ -13,13 +13,11 @@ from urllib.parse import urlsplit
 
 __all__ = ["MAX_SERVER_URL", "checked_server_url", "names_vault", "server_url_of"]
 
-MAX_SERVER_URL = 138
+MAX_SERVER_URL = 137
 """Characters. A device's name may have 259, of which 254 are of use; what follows in a vault takes
-up to 116."""
+up to 117."""
 
-_HOST = re.compile(
-    r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?(?::[1-9][0-9]{0,4})?|\[[0-9A-Fa-f:]+\](?::[1-9][0-9]{0,4})?"
-)
+_HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?(?::[1-9][0-9]{0,4})?")
 _PART = re.compile(r"[A-Za-z0-9!_.()~+=@,-]+")
 
 

@@ -152,7 +152,7 @@ def devices_clause(devices: Sequence[Device]) -> str:
 def region_option(devices: Sequence[Device], option: str) -> list[str]:
     """``BACKUP_OPTIONS`` or ``RESTORE_OPTIONS`` with the region of the devices, where they have
     one."""
-    region = devices[0].region
+    region = next((device.region for device in devices), None)
     if region is None:
         return []
     return [f"{option} = {literal(json.dumps({'s3': {'region': region}}))}"]

@@ -32,6 +32,7 @@ from tests.engines.sqlserver.test_crashes import (
     killed_after_the_server_ended,
     killed_while_the_server_writes,
 )
+from tests.engines.sqlserver.tsql_oracle import needs_oracle, parse
 from tests.engines.sqlserver.url_site import (
     CREDENTIAL,
     HOST,
@@ -242,7 +243,7 @@ def test_a_server_that_cannot_says_so_and_what_to_do(
 @pytest.mark.parametrize(
     ("reason", "meaning"),
     [
-        ("5(Access is denied.)", "clocks differ"),
+        ("5(Access is denied.)", "the clocks"),
         ("50(The request is not supported.)", "CREATE CREDENTIAL"),
         ("12175(failed to retrieve text for this error. Reason: 15105)", "certificate"),
     ],
@@ -269,7 +270,7 @@ def test_a_long_name_fits_and_too_long_a_url_is_refused_by_its_line(
     assert len(url) < 200
     site.settings["delivery"] = {"url": f"s3://{HOST}/{BUCKET}/{'long/' * 30}prod"}
     site.write_policies()
-    with pytest.raises(ConfigurationInvalid, match="138 at most"), site.fleet():
+    with pytest.raises(ConfigurationInvalid, match="137 at most"), site.fleet():
         pass
     site.settings["delivery"] = {"url": URL}
     site.write_policies()
@@ -502,6 +503,18 @@ def test_files_are_plain_backups_beside_a_script(site: Site, tmp_path: Path) -> 
     script = (tmp_path / "files" / "restore.sql").read_text("utf-8-sig")
     assert "URL =" not in script
     assert site.restored("Plain", between) == ["one", "two", "three", "four"]
+
+
+@needs_oracle
+def test_whatever_the_server_was_really_sent_is_t_sql(site: Site) -> None:
+    """By all the tests before this one."""
+    seen = [
+        text
+        for text in dict.fromkeys(site.simulator.instance.statements)
+        if "URL =" in text or "credential" in text
+    ]
+    for text, (errors, _) in zip(seen, parse(seen), strict=True):
+        assert errors == [], text
 
 
 def prepared(site: Site, name: str, kind: PointType) -> None:
