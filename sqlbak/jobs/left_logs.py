@@ -1,4 +1,4 @@
-"""Log backups that a run which died had the server write into the vault.
+"""Log backups that a run which died had the server write into the vault (SQL Server).
 
 The server hands every piece of log out once, so such a backup may be the only one that has it. It
 becomes a recovery point of the next log backup's run, which copies it within the store: the dead
@@ -8,67 +8,63 @@ run's own payload may still be deleted by that run, should it only have slept.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from sqlbak.engines.port import BackupResult, PayloadSink
 from sqlbak.jobs.taking import Run, take
-from sqlbak.model import EngineName, LogPosition, Point, PointType
+from sqlbak.model import EngineName, Point, PointType
 from sqlbak.vault.layout import data_prefix
 from sqlbak.vault.lease import Lease
-from sqlbak.vault.running import (
-    RunningRecord,
-    has_manifest,
-    list_running,
-    put_dead_verdict,
-)
+from sqlbak.vault.running import RunningRecord, has_manifest, list_running, put_dead_verdict
 from sqlbak.vault.sweep import sweep
+
+if TYPE_CHECKING:
+    from sqlbak.engines.sqlserver.engine import SqlServerEngine
 
 __all__ = ["sweep_item", "take_left_logs"]
 
-_ENDING = ".trn"
 
-
-def sweep_item(run: Run, *, is_log_run: bool = False) -> None:
-    """Settle every dead job of the item and delete what they left, but for log that a log backup's
-    run has still to take over. ``is_log_run``: it has."""
-
-    def nothing(_record: RunningRecord) -> bool:
-        return False
-
-    sweep(
-        run.vault.store,
-        run.item.id,
-        is_live=_is_live(run),
-        now=run.now(),
-        spares=nothing if is_log_run else lambda record: bool(_left(run, record)),
-    )
+def sweep_item(run: Run) -> None:
+    """Settle every dead job of the item and delete what they left, but for log backups that the
+    server may have written into the vault: those are for a log backup's run."""
+    is_by_url = _engine(run) is not None
+    _sweep(run, lambda record: is_by_url and _is_dead_log(run, record))
 
 
 def take_left_logs(run: Run, lease: Lease) -> list[Point]:
     """Make recovery points of the log backups that dead runs left in the vault, oldest first, and
-    clear away the rest. Under the lease of the item's log. BackupFailed while one still runs."""
-    made: list[Point] = []
-    if run.item.engine is EngineName.SQLSERVER:
-        made = _taken(run, lease)
-    sweep_item(run, is_log_run=True)
+    clear away the rest. Under the lease of the item's log. BackupFailed while the server still
+    writes one."""
+    engine = _engine(run)
+    made = [] if engine is None else _taken(run, engine, lease)
+    _sweep(run, lambda _record: False)
     return made
 
 
-def _taken(run: Run, lease: Lease) -> list[Point]:
+def _engine(run: Run) -> SqlServerEngine | None:
+    """The engine, where its server writes into the vault."""
+    if run.item.engine is not EngineName.SQLSERVER:
+        return None
     from sqlbak.engines.sqlserver.engine import SqlServerEngine
 
-    if not isinstance(run.engine, SqlServerEngine):
-        return []
     engine = run.engine
-    records, _ = list_running(run.vault.store, run.item.id)
+    return engine if isinstance(engine, SqlServerEngine) and engine.writes_into_vault else None
+
+
+def _taken(run: Run, engine: SqlServerEngine, lease: Lease) -> list[Point]:
+    store, item_id = run.vault.store, run.item.id
+    records, _ = list_running(store, item_id)
     is_live = _is_live(run)
     made: list[Point] = []
     for record in sorted(records, key=lambda one: one.point_id):
-        names = [] if is_live(record) else _left(run, record)
-        if not names:
+        if is_live(record) or not _is_dead_log(run, record):
             continue
-        prefix = data_prefix(run.item.id, record.point_id)
-        end = engine.left_log([prefix + name for name in names])
-        if end is None or end in _ends(run):
+        prefix = data_prefix(item_id, record.point_id)
+        found = sorted(info.key.removeprefix(prefix) for info in store.list(prefix))
+        names = sorted(found, key=lambda name: (len(name), name))
+        end = engine.left_log(prefix, names)
+        ends = {one.position for one in run.vault.points(item_id) if one.type is PointType.LOG}
+        if end is None or end in ends:
             continue
 
         def stream(
@@ -84,32 +80,20 @@ def _taken(run: Run, lease: Lease) -> list[Point]:
     return made
 
 
-def _ends(run: Run) -> set[LogPosition]:
-    return {
-        point.position for point in run.vault.points(run.item.id) if point.type is PointType.LOG
-    }
+def _is_dead_log(run: Run, record: RunningRecord) -> bool:
+    """Whether that dead job took a log backup that is no recovery point; from here on it cannot
+    become one by that job, whether it lives or not."""
+    store, item_id = run.vault.store, run.item.id
+    if record.type != PointType.LOG.value:
+        return False
+    if put_dead_verdict(store, item_id, record.job_id).manifest is not None:
+        return False  # decided before: the sweep finishes it
+    return not has_manifest(store, item_id, record.point_id)
+
+
+def _sweep(run: Run, spares: Callable[[RunningRecord], bool]) -> None:
+    sweep(run.vault.store, run.item.id, is_live=_is_live(run), now=run.now(), spares=spares)
 
 
 def _is_live(run: Run) -> Callable[[RunningRecord], bool]:
     return lambda record: not run.leases.is_lost(record.lease, record.grant)
-
-
-def _left(run: Run, record: RunningRecord) -> list[str]:
-    """The objects of a whole set of log that the server wrote for a job that died before its point
-    was decided on; none: there is nothing of it to take over."""
-    from sqlbak.engines.sqlserver.url_delivery import is_whole_set
-
-    if run.item.engine is not EngineName.SQLSERVER or record.type != PointType.LOG.value:
-        return []
-    store, item_id = run.vault.store, run.item.id
-    prefix = data_prefix(item_id, record.point_id)
-    names = [info.key.removeprefix(prefix) for info in store.list(prefix)]
-    names = [name for name in names if name.endswith(_ENDING)]
-    if not names or not is_whole_set(names):
-        return []
-    # From here on that job cannot commit any more, whether it lives or not.
-    if put_dead_verdict(store, item_id, record.job_id).manifest is not None:
-        return []
-    if has_manifest(store, item_id, record.point_id):
-        return []
-    return sorted(names, key=lambda name: int(name.partition("of")[0]))

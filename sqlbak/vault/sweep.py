@@ -99,7 +99,7 @@ def sweep(
     # A verdict or a cancellation without a running record is refuse, whatever it says.
     store.delete(stale_keys)
     _remove_orphans(store, item_id, payload, {one.point_id for one in records}, now, report)
-    if not report.live:
+    if not report.live and not report.spared:
         store.sweep_unfinished(data_prefix(item_id), older_than=now - GRACE)
     for prefix in (
         f"{LEASES_PREFIX}{item_id}",

@@ -25,6 +25,7 @@ from sqlbak.engines.sqlserver.logbackup import (
     take_left,
     take_log,
 )
+from sqlbak.engines.sqlserver.url_delivery import UrlPlace
 from sqlbak.errors import FeatureUnsupported
 from sqlbak.model import LogPosition
 from sqlbak.progress import Progress
@@ -101,10 +102,16 @@ class SqlServerEngine:
             stop=stop,
         )
 
-    def left_log(self, keys: Sequence[str]) -> LogPosition | None:
-        """Where the log backup ends that a dead run had the server write to these objects of the
-        vault; None when there is none that is whole."""
-        return left_in_vault(self._source, keys, stop=NEVER)
+    @property
+    def writes_into_vault(self) -> bool:
+        """Whether the server itself writes what it backs up into the vault."""
+        return isinstance(self._source.folder, UrlPlace)
+
+    def left_log(self, prefix: str, names: Sequence[str]) -> LogPosition | None:
+        """Where the log backup ends that a dead run had the server write to objects of these names
+        below ``prefix`` of the vault; None when there is none that is whole. BackupFailed while the
+        server still writes there."""
+        return left_in_vault(self._source, prefix, names, stop=NEVER)
 
     def take_left_log(
         self,

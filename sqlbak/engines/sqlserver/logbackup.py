@@ -17,7 +17,7 @@ from sqlbak.engines.sqlserver.foreign import logs_since, restore_named
 from sqlbak.engines.sqlserver.headers import BackupHeader
 from sqlbak.engines.sqlserver.rows import number
 from sqlbak.engines.sqlserver.taking import is_backup_running, read_set
-from sqlbak.engines.sqlserver.url_delivery import UrlPlace
+from sqlbak.engines.sqlserver.url_delivery import UrlPlace, is_whole_set
 from sqlbak.errors import BackupFailed, BackupPaused, LogChainBroken, LogRewritten
 from sqlbak.model import LogPosition, PointType
 from sqlbak.progress import NO_PROGRESS, Progress
@@ -142,19 +142,25 @@ def _left(backing: Backing) -> list[WrittenSet]:
     return sorted(found, key=lambda one: (one.taken.header.first_lsn, one.taken.header.last_lsn))
 
 
-def left_in_vault(source: Source, keys: Sequence[str], *, stop: StopSignal) -> LogPosition | None:
-    """Where the log backup ends that a dead run had the server write to the objects ``keys`` of the
-    vault; None when it is not whole, or not of this database. BackupFailed while it still runs."""
+def left_in_vault(
+    source: Source, prefix: str, names: Sequence[str], *, stop: StopSignal
+) -> LogPosition | None:
+    """Where the log backup ends that a dead run had the server write to the objects ``names`` below
+    ``prefix`` of the vault; None when it is not whole, or not of this database. BackupFailed while
+    the server still writes there."""
     if not isinstance(source.folder, UrlPlace):
         return None  # the server does not reach the vault (any more)
     with Backing.open(source, NO_PROGRESS, stop) as backing:
-        # The first object's name in the statement is that of no other backup.
-        if is_backup_running(backing.session, keys[0], stop=stop):
+        # No other backup has that run's own folder in its statement.
+        if is_backup_running(backing.session, prefix, stop=stop):
             raise BackupFailed(
                 f"{source.where}: an earlier backup still runs on the server",
                 hint="it is waited for: the next run looks again",
             )
-        found = read_set(backing.session, source.folder.left(keys), stop=stop)
+        if not is_whole_set(names):
+            return None
+        left = source.folder.left([prefix + name for name in names])
+        found = read_set(backing.session, left, stop=stop)
         if found is None or backing.began(found, PointType.LOG, "") is None:
             return None
         return LogPosition(found.header.fork, found.header.last_lsn)

@@ -26,7 +26,7 @@ from sqlbak.engines.sqlserver.statements import (
     header_statement,
     literal,
 )
-from sqlbak.errors import BackupFailed, ServerUnreachable
+from sqlbak.errors import BackupFailed, ServerUnreachable, SqlbakError
 from sqlbak.progress import Progress
 from sqlbak.stopping import StopSignal
 
@@ -77,8 +77,12 @@ def execute_backup(
         with shown:
             session.run(text, doing=_phase(statement), stop=stop, hear=hear)
     except StatementFailed as failed:
-        refused()
-        raise failed.explained() from None
+        error = failed.explained()
+        try:
+            refused()
+        except SqlbakError as second:
+            error.add_note(f"what was written could not be removed: {second}")
+        raise error from None
     except ConnectionLost:
         session.close()
         return _settled(address, database, statement.name.rpartition(" ")[2], stop)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -31,6 +32,7 @@ from tests.engines.sqlserver.test_crashes import (
     COMMANDS,
     killed_after_the_server_ended,
     killed_while_the_server_writes,
+    started,
 )
 from tests.engines.sqlserver.tsql_oracle import needs_oracle, parse
 from tests.engines.sqlserver.url_site import (
@@ -409,6 +411,65 @@ def test_log_is_kept_when_the_vault_fails_at_the_commit(
     assert len(bucket.of(site, name)) == len(site.points(name))
     # Once only, whatever the next runs find.
     assert [point.type for point in site.backup(name, LOG).points] == [LOG]
+
+
+@pytest.mark.soak
+def test_log_that_a_dead_run_still_has_written_is_waited_for(site: Site, bucket: Bucket) -> None:
+    prepared(site, "Zombie", LOG)
+    fault = site.simulator.faults.add(
+        "pause", at_percent=50, command="BACKUP LOG", database="Zombie", seconds=60
+    )
+    process = started(site, "Zombie", LOG, fault.reached)
+    process.send_signal(signal.SIGSTOP)
+    # Its lease is gone as far as anybody knows, and its statement still runs.
+    for key in bucket.keys("/leases/"):
+        bucket.client.delete_object(Bucket=BUCKET, Key=key)
+    uploads = bucket.uploads()
+    with pytest.raises(BackupFailed, match="still runs"):
+        site.backup("Zombie", LOG)
+    site.point("Zombie", FULL)
+    assert bucket.uploads() == uploads
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    all_is_well(site, "Zombie", LOG)
+    assert bucket.uploads() == []
+
+
+@pytest.mark.soak
+def test_the_tail_is_taken_before_the_original_is_replaced(site: Site, bucket: Bucket) -> None:
+    between = history(site, "Tail")
+    site.simulator.insert("Tail", "six")
+    item = "erp/Tail"
+    answer = site.json("restore", item, "--to", between, "--overwrite", "--tail", "backup")
+    assert answer["state"] == "ONLINE"
+    assert site.simulator.rows("Tail") == ["one", "two", "three", "four"]
+    last = max(site.points("Tail"), key=lambda point: point.last_lsn)
+    assert restored(site, "Tail", last.id) == ["one", "two", "three", "four", "five", "six"]
+    site.simulator.insert("Tail", "seven")
+    assert [point.type for point in site.backup("Tail", LOG).points] == [FULL]
+    assert restored(site, "Tail", "latest") == ["one", "two", "three", "four", "seven"]
+    assert len(bucket.of(site, "Tail")) == len(site.points("Tail"))
+
+
+@pytest.mark.soak
+def test_the_scheduler_and_every_look_work_as_with_a_folder(site: Site) -> None:
+    site.simulator.create_database("Watched", rows=["one"])
+    site.databases["include"] = ["Watched"]
+    site.write_policies()
+    try:
+        site.run("run", "--once")
+        site.simulator.insert("Watched", "two")
+        site.point("Watched", LOG)
+        (window,) = site.json("windows", "erp/Watched")["windows"]
+        assert window["from"] < window["to"]
+        listed = site.json("list", "erp/Watched")["points"]
+        assert [point["type"] for point in listed] == ["full", "log"]
+        assert all(point["size_bytes"] > 0 for point in listed)
+        assert site.json("plan", "erp/Watched", "--to", "latest")["bytes"] > 0
+        assert site.json("inspect", "erp")["problems"] is not None
+    finally:
+        del site.databases["include"]
+        site.write_policies()
 
 
 def test_a_stop_reaches_the_server_and_leaves_nothing(site: Site, bucket: Bucket) -> None:
