@@ -20,7 +20,7 @@ from sqlbak.engines.sqlserver.url_delivery import (
     credential_for,
     stripes_for,
 )
-from sqlbak.errors import FeatureUnsupported, ServerNotReady
+from sqlbak.errors import FeatureUnsupported, ServerNotReady, ServerRefused
 from sqlbak.model import PointType
 from sqlbak.stopping import StopSignal
 
@@ -36,6 +36,8 @@ S3_IDENTITY: Final = "S3 Access Key"
 _FIRST_MAJOR: Final = 16
 _MAX_CREDENTIAL: Final = 128
 _CANNOT_OPEN: Final = 3201
+_REFUSALS: Final = frozenset({3225, 3233, 3288, 3289, 3292, 3293, 3298})
+"""About credentials and URLs: nothing was read."""
 _OS_ERROR: Final = re.compile(r"Operating system error (\d+)")
 _ABSENT: Final = frozenset({2, 3})
 _NO_BACKUP: Final = frozenset({13, 38})
@@ -135,6 +137,8 @@ def require_this_vault(
             limit_seconds=None,
         )
     except StatementFailed as failed:
+        if failed.number in _REFUSALS or isinstance(failed.explained(), ServerRefused):
+            raise failed.explained(ServerNotReady) from None
         if failed.number != _CANNOT_OPEN:
             return
         match = _OS_ERROR.search(" ".join(server_text(one) for one in failed.error.texts))
