@@ -6,8 +6,7 @@ import typer
 
 from sqlbak.cli.output import instant, point_document, size_text
 from sqlbak.cli.session import AsJson, Config, Item, session
-from sqlbak.restore.executor import rules_of
-from sqlbak.restore.windows import windows
+from sqlbak.restore.item_windows import item_windows
 
 __all__ = ["list_points", "list_windows"]
 
@@ -59,7 +58,7 @@ def list_windows(
                     "from": instant(window.start),
                     "to": instant(window.end),
                 }
-                for window in windows(stored.catalog(), rules=rules_of(stored.item.engine))
+                for window in item_windows(stored)
             ]
     here.output.document({"windows": documents})
     here.output.table(

@@ -27,6 +27,7 @@ __all__ = [
     "WrittenDatabase",
     "require_tellable",
     "restore_database_item",
+    "restored_at",
     "write_database_files",
 ]
 
@@ -185,7 +186,7 @@ def _require_alive(planned: PlannedItem) -> None:
     if plan.stop_at >= first.started_at:
         return
     facts, _ = planned.stored.open_point(first)
-    begun = _restored_at(facts) or first.started_at
+    begun = restored_at(facts) or first.started_at
     if plan.stop_at >= begun:
         return
     raise InstantUnreachable(
@@ -198,7 +199,7 @@ def _require_alive(planned: PlannedItem) -> None:
     )
 
 
-def _restored_at(facts: Mapping[str, Any]) -> datetime | None:
+def restored_at(facts: Mapping[str, Any]) -> datetime | None:
     """When the database was restored before that backup (UTC), the later of two readings."""
     from sqlbak.engines.sqlserver.restoring_clock import zone_named
 

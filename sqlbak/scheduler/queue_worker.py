@@ -22,6 +22,7 @@ from sqlbak.scheduler.admission import Room
 from sqlbak.scheduler.backoff import FIRST_SECONDS, LONGEST_SECONDS
 from sqlbak.scheduler.configuration_watch import ConfigurationWatch
 from sqlbak.scheduler.due import DueJob, Protected, due
+from sqlbak.scheduler.heap import give_freed_memory_back
 from sqlbak.scheduler.job_queue import (
     DATA_QUEUE,
     LOG_QUEUE,
@@ -106,6 +107,7 @@ class QueueWorker:
         """Work. QueueUnreachable, and ConfigurationInvalid if the first policies are wrong."""
         # What procrastinate says of its jobs is said here, with their items.
         logging.getLogger("procrastinate").setLevel(logging.CRITICAL)
+        give_freed_memory_back()
         try:
             self._reload()
             with reaching():

@@ -26,6 +26,7 @@ from sqlbak.scheduler.candidates import candidate_of, room_of
 from sqlbak.scheduler.catalogs import Catalogs
 from sqlbak.scheduler.configuration_watch import ConfigurationWatch
 from sqlbak.scheduler.due import DueJob, Protected, due, quiet_until
+from sqlbak.scheduler.heap import give_freed_memory_back
 from sqlbak.scheduler.in_force import record_in_force
 from sqlbak.scheduler.logs import EventLog
 from sqlbak.scheduler.queue_dispatch import QueueDispatch
@@ -134,6 +135,7 @@ class Service:
         """Serve until asked to stop; then let running jobs finish for ``grace_seconds`` and abort
         what is left. Raises ConfigurationInvalid if the very first reading of the policies fails.
         """
+        give_freed_memory_back()
         pool = ThreadPoolExecutor(self._limits.jobs_at_once, thread_name_prefix="job")
         try:
             self._reload()

@@ -17,14 +17,12 @@ import pytest
 from sqlbak.engines.port import TailChoice
 from sqlbak.errors import (
     EngineError,
-    InstantUnreachable,
     LineageAmbiguous,
     NameNeeded,
     Refused,
     SqlbakError,
 )
-from sqlbak.restore.executor import rules_of
-from sqlbak.restore.windows import windows
+from sqlbak.restore.item_windows import item_windows
 from tests.sqlserver.site import INSTANCE, SERVER_FOLDER, Site
 from tests.sqlserver_simulator.instance import Unknowns
 
@@ -211,7 +209,7 @@ def in_a_window(life: Life, instant: datetime) -> bool:
         return any(
             window.start <= instant <= window.end
             for stored in fleet.stored_items(None)
-            for window in windows(stored.catalog(), rules=rules_of(stored.item.engine))
+            for window in item_windows(stored)
         )
 
 
@@ -228,14 +226,9 @@ def judged(life: Life, restores: int) -> int:
             life.site.restore(life.item(), instant, copy)
         except (LineageAmbiguous, NameNeeded):
             continue
-        except InstantUnreachable as refused:
-            known = ("showed twice", "was restored in place")
-            is_known = any(words in refused.message for words in known)
-            assert is_known or not in_a_window(life, instant), (refused.message, life.told)
-            assert life.site.state(copy) is None
-            continue
         except Refused as refused:
-            assert not in_a_window(life, instant), (refused.message, life.told)
+            assert not in_a_window(life, instant), (instant, refused.message, life.told)
+            assert life.site.state(copy) is None
             continue
         expected = life.at(instant)
         assert life.site.rows(copy) == expected, (instant, life.told)

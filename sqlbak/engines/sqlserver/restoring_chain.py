@@ -12,7 +12,7 @@ from sqlbak.engines.sqlserver.delivery import DiskFolder
 from sqlbak.engines.sqlserver.restoring_clock import ClockWitness, StopAt, stop_at_of
 from sqlbak.model import PointType
 
-__all__ = ["DatabaseChain", "TargetServer", "stop_of"]
+__all__ = ["DatabaseChain", "TargetServer", "stop_of", "witness_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +54,8 @@ def stop_of(chain: DatabaseChain) -> StopAt | None:
     last = chain.steps[-1]
     if chain.stop_at is None or chain.to_the_end or last.point.type is not PointType.LOG:
         return None
-    witnesses = [witness for step in chain.steps if (witness := _witness(step)) is not None]
-    after = _witness(last)
+    witnesses = [witness for step in chain.steps if (witness := witness_of(step)) is not None]
+    after = witness_of(last)
     before = next((w for w in reversed(witnesses) if after is None or w.at < after.at), None)
     return stop_at_of(
         chain.stop_at,
@@ -67,7 +67,8 @@ def stop_of(chain: DatabaseChain) -> StopAt | None:
     )
 
 
-def _witness(step: RestoreStep) -> ClockWitness | None:
+def witness_of(step: RestoreStep) -> ClockWitness | None:
+    """What a step's recovery point saw of its server's clock, when it ended; None: nothing."""
     server = step.facts.get("server") or {}
     minutes = server.get("utc_offset_minutes")
     if minutes is None:

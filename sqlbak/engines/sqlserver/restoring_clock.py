@@ -17,12 +17,21 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from sqlbak.engines.sqlserver.restoring_zones import WINDOWS_ZONES
 from sqlbak.errors import InstantUnreachable
 
-__all__ = ["ClockWitness", "OffsetChange", "StopAt", "format_stop_at", "stop_at_of", "zone_named"]
+__all__ = [
+    "LONGEST_UNWATCHED",
+    "ClockWitness",
+    "OffsetChange",
+    "StopAt",
+    "changes_of",
+    "format_stop_at",
+    "stop_at_of",
+    "zone_named",
+]
 
 _TICKS_PER_SECOND = 300
 _NEAR = timedelta(hours=3)
 """No clock is set by more in a change of daylight saving time."""
-_LONGEST_UNWATCHED = timedelta(days=40)
+LONGEST_UNWATCHED = timedelta(days=40)
 """Two offsets that far apart say nothing of what was between them, without a zone."""
 
 
@@ -148,14 +157,14 @@ def _change_around(
         # and one behind it: the instant may lie in an hour that will be repeated.
         changes = [
             change
-            for change in _changes(zone, min(start, instant) - _NEAR, max(end, instant) + _NEAR)
+            for change in changes_of(zone, min(start, instant) - _NEAR, max(end, instant) + _NEAR)
             if change.at - change.span <= max(end, instant)
             and (change.at > start or instant < change.at + change.span)
         ]
         if len(changes) > 1:
             raise _unclear(instant, where)
         return changes[0] if changes else None
-    if len({witness.offset for witness in witnesses}) > 1 or end - start > _LONGEST_UNWATCHED:
+    if len({witness.offset for witness in witnesses}) > 1 or end - start > LONGEST_UNWATCHED:
         raise _unclear(instant, where)
     if instant < _repeated_until(witnesses[0], earlier):
         raise _unclear(instant, where)
@@ -182,7 +191,7 @@ def _agreeing_zone(witnesses: Sequence[ClockWitness]) -> tzinfo | None:
     return zone if agree else None
 
 
-def _changes(zone: tzinfo, start: datetime, end: datetime) -> list[OffsetChange]:
+def changes_of(zone: tzinfo, start: datetime, end: datetime) -> list[OffsetChange]:
     """Every change of the zone's offset in ``(start, end]``, to the second."""
     found: list[OffsetChange] = []
     step = timedelta(days=1)
