@@ -18,7 +18,8 @@ MAX_SERVER_URL = 137
 up to 117."""
 
 _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?(?::[1-9][0-9]{0,4})?")
-_PART = re.compile(r"[A-Za-z0-9!_.()~+=@,-]+")
+_PART = re.compile(r"[A-Za-z0-9_.~-]+")
+"""What is written into a URL as it is."""
 
 
 def checked_server_url(text: str) -> str:
@@ -33,7 +34,7 @@ def checked_server_url(text: str) -> str:
         raise ValueError(f"names no host; {hint}")
     parts = path.strip("/").split("/") if path.strip("/") else []
     if any(part in (".", "..") or not _PART.fullmatch(part) for part in parts):
-        raise ValueError(f"must have a path of plain ASCII names; {hint}")
+        raise ValueError(f"must have a path of A-Z, a-z, 0-9, '_', '.', '~' and '-'; {hint}")
     url = "/".join([f"s3://{host}", *parts])
     if len(url) > MAX_SERVER_URL:
         raise ValueError(

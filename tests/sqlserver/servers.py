@@ -212,7 +212,7 @@ def contained_with_bucket(folder: Path, version: str) -> Iterator[Server]:
     access, secret = "contractkey", "contractsecret0"
     with Network() as network:
         minio = (
-            DockerContainer("quay.io/minio/minio:latest")
+            DockerContainer("minio/minio:latest")
             .with_command("server /data --certs-dir /certs")
             .with_env("MINIO_ROOT_USER", access)
             .with_env("MINIO_ROOT_PASSWORD", secret)

@@ -86,7 +86,8 @@ class PieceSpool:
         self._stop = stop
         mark = hashlib.sha256(target.encode("utf-8", "surrogatepass")).hexdigest()[:12]
         self._prefix = f"sqlbak-restore-{mark}"
-        self._sizes = [_raw_bytes(step.source) for step in steps]
+        # What the server reads by itself takes no room in the folder.
+        self._sizes = [0 if is_by_url(step) else _raw_bytes(step.source) for step in steps]
         self._budget = 0
         self._held = 0
         self._ready: deque[_Piece] = deque()

@@ -35,6 +35,7 @@ from tests.engines.sqlserver.test_crashes import (
     killed_while_the_server_writes,
     started,
 )
+from tests.engines.sqlserver.test_grants import PAGE, granted
 from tests.engines.sqlserver.tsql_oracle import needs_oracle, parse
 from tests.engines.sqlserver.url_site import (
     CREDENTIAL,
@@ -213,6 +214,22 @@ def test_without_a_credential_nothing_begins_and_the_statement_is_told(
         make_credential(site)
     assert bucket.keys("/items/") == before
     site.point("Keyless", FULL)
+
+
+def test_the_documented_grants_are_enough_to_write_to_a_bucket(
+    store: S3Server, tmp_path: Path
+) -> None:
+    with url_site(tmp_path / "site", store, prefix="least", settings={"user": "sqlbak"}) as site:
+        site.simulator.create_database("Sales", rows=["one"])
+        granted(site)
+        with pytest.raises(ServerNotReady) as told:
+            site.backup("Sales", FULL)
+        assert told.value.hint == "GRANT ALTER ANY CREDENTIAL TO [sqlbak]"
+        page = PAGE.read_text().split("### Or the bucket")[1]
+        assert told.value.hint.replace("[", "").replace("]", "") in page
+        site.simulator.execute(told.value.hint)
+        for kind in (FULL, DIFFERENTIAL, LOG):
+            site.point("Sales", kind)
 
 
 def test_a_url_that_is_another_place_is_found_before_anything_is_written(
@@ -537,6 +554,32 @@ def test_a_server_without_credential_takes_it_through_its_folder(
         assert site.simulator.instance.find("Restored") is None
     finally:
         make_credential(site)
+        site.settings["delivery"] = {"url": URL}
+        site.write_policies()
+
+
+def test_a_chain_of_both_kinds_is_restored_where_both_reach_the_server(site: Site) -> None:
+    site.simulator.create_database("Both", rows=["one"], filler_bytes=300_000)
+    site.settings["delivery"] = {
+        "disk": {"server_path": SERVER_FOLDER, "local_path": str(site.folder)}
+    }
+    site.write_policies()
+    site.point("Both", FULL)
+    disk = site.settings["delivery"]
+    site.settings["delivery"] = {"url": URL}
+    site.write_policies()
+    site.simulator.insert("Both", "two")
+    site.point("Both", LOG)
+    with pytest.raises(TargetNotUsable, match="no folder through which"):
+        restored(site, "Both", "latest")
+    site.settings["delivery"] = disk
+    site.write_policies()
+    try:
+        site.simulator.insert("Both", "three")
+        site.point("Both", LOG)
+        assert restored(site, "Both", "latest") == ["one", "two", "three"]
+        assert site.files() == []
+    finally:
         site.settings["delivery"] = {"url": URL}
         site.write_policies()
 
