@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import random
 import signal
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
@@ -616,6 +618,44 @@ def test_files_are_plain_backups_beside_a_script(site: Site, tmp_path: Path) -> 
     assert [name.rpartition(".")[2] for name in names] == ["bak", "trn", "trn", "sql"]
     script = (tmp_path / "files" / "restore.sql").read_text("utf-8-sig")
     assert "URL =" not in script
+
+
+@pytest.mark.soak
+def test_many_rounds_of_kills_and_cuts(site: Site, bucket: Bucket) -> None:
+    """At the end everything that was committed is there, every point restores, nothing else is."""
+    seed = random.SystemRandom().randrange(10**6)
+    chance = random.Random(seed)
+    name = f"Rounds{seed}"
+    site.simulator.create_database(name, rows=["0"], filler_bytes=200_000)
+    rows = ["0"]
+    for number in range(1, 40):
+        kind = chance.choice([FULL, DIFFERENTIAL, LOG, LOG])
+        way = chance.choice(["kill -9 while", "kill -9 after", "drop", "kill", "write", "none"])
+        site.simulator.insert(name, str(number))
+        rows.append(str(number))
+        if way.startswith("kill -9") and site.points(name):
+            kill = killed_while_the_server_writes
+            if way.endswith("after"):
+                kill = killed_after_the_server_ended
+            # What was asked for may become another kind, which the server then never reaches.
+            with suppress(AssertionError):
+                kill(site, name, LOG)
+        elif way in ("drop", "kill", "write"):
+            site.simulator.faults.add(way, at_percent=chance.choice([0, 30, 100]), database=name)
+        with suppress(SqlbakError):
+            site.backup(name, kind)
+        site.simulator.faults.clear()
+    site.backup(name, LOG)
+    site.simulator.insert(name, "last")
+    site.backup(name, LOG)
+    assert restored(site, name, "latest") == [*rows, "last"], seed
+    for point in site.points(name):
+        held = restored(site, name, point.id)
+        assert held == rows[: len(held)] or held == [*rows, "last"], seed
+    of_points = {point.id for point in site.points(name)}
+    assert {key.split("/data/")[1].partition("/")[0] for key in bucket.of(site, name)} == of_points
+    assert [key for key in bucket.uploads() if name.lower() in key] == [], seed
+    assert bucket.of(site, name, "/running/") == [], seed
 
 
 @needs_oracle
