@@ -130,3 +130,21 @@ def test_many_databases_cost_one_connection_to_find(tmp_path: Path, count: int) 
             seen = site.simulator.instance.statements[before:]
         assert sum(text.startswith("USE") for text in seen) == 1
         assert len(seen) < 12
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(0)
+def test_five_hundred_databases_are_protected_in_one_round(tmp_path: Path) -> None:
+    count = 500
+    with site_in(tmp_path / "site") as site:
+        for number in range(count):
+            with site.simulator.lock:
+                site.simulator.instance.create_database(f"db{number:03}")
+        done = json.loads(site.run("--json", "run", "--once").stdout)
+        assert done["problems"] == []
+        with site.fleet() as fleet:
+            for name in fleet.item_names("erp"):
+                assert [point.type for point in fleet.points(name)] == [FULL]
+        assert list(site.folder.iterdir()) == []
+        status = json.loads(site.run("status", "--json").stdout)
+        assert {item["health"] for item in status["items"]} == {"healthy"}
