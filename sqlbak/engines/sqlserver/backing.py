@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from sqlbak.engines.port import BackupResult, PayloadSink, PlacedSink
+from sqlbak.engines.port import BackupResult, PayloadSink
 from sqlbak.engines.sqlserver.address import ServerAddress
 from sqlbak.engines.sqlserver.connection import Session
 from sqlbak.engines.sqlserver.databases import Database, read_databases
@@ -35,12 +35,11 @@ from sqlbak.engines.sqlserver.taking import (
     is_backup_running,
     read_set,
 )
-from sqlbak.engines.sqlserver.url_checks import require_this_vault, url_stripes
+from sqlbak.engines.sqlserver.url_checks import url_files
 from sqlbak.engines.sqlserver.url_delivery import PART_BYTES, UrlPlace
 from sqlbak.errors import (
     BackupFailed,
     BackupPaused,
-    FeatureUnsupported,
     LogChainBroken,
     LogRewritten,
     ServerNotReady,
@@ -240,16 +239,17 @@ class Backing:
             count = stripe_count(self.database.size_bytes, source.stripes)
             count = 1 if kind is PointType.LOG else count
             return source.folder.files(self.key, kind, token, count)
-        count = url_stripes(
-            self.session, self.database, kind, source.stripes, where=source.where, stop=self.stop
+        return url_files(
+            self.session,
+            self.database,
+            source.folder,
+            self.sink,
+            kind,
+            token,
+            wanted=source.stripes,
+            where=source.where,
+            stop=self.stop,
         )
-        if not isinstance(self.sink, PlacedSink):
-            raise FeatureUnsupported(
-                f"{source.where}: there is no vault that the server could write into",
-                hint="write delivery: {disk: {server_path: …, local_path: …}}",
-            )
-        require_this_vault(self.session, source.folder, self.sink.witness, stop=self.stop)
-        return source.folder.files(self.sink, kind, token, count)
 
     def _transfer_bytes(self) -> int | None:
         if not isinstance(self.source.folder, DiskFolder):

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from sqlbak.engines.port import Problem, Severity
+from sqlbak.engines.port import PayloadSink, PlacedSink, Problem, Severity
 from sqlbak.engines.sqlserver.connection import Session, StatementFailed
 from sqlbak.engines.sqlserver.databases import PAGE_BYTES, Database
 from sqlbak.engines.sqlserver.failures import server_text
@@ -15,6 +15,7 @@ from sqlbak.engines.sqlserver.rows import number, text
 from sqlbak.engines.sqlserver.server import Server
 from sqlbak.engines.sqlserver.statements import identifier, label_statement
 from sqlbak.engines.sqlserver.url_delivery import (
+    UrlFiles,
     UrlPlace,
     bucket_of,
     credential_for,
@@ -28,8 +29,7 @@ __all__ = [
     "S3_IDENTITY",
     "create_credential",
     "problems_of_url",
-    "require_this_vault",
-    "url_stripes",
+    "url_files",
 ]
 
 S3_IDENTITY: Final = "S3 Access Key"
@@ -153,6 +153,29 @@ def require_this_vault(
                 "reaches them",
             ) from None
         raise failed.explained(ServerNotReady) from None
+
+
+def url_files(
+    session: Session,
+    database: Database,
+    place: UrlPlace,
+    sink: PayloadSink | None,
+    kind: PointType,
+    token: str,
+    *,
+    wanted: int | None,
+    where: str,
+    stop: StopSignal,
+) -> UrlFiles:
+    """Where the next backup set of that kind goes: objects of the point that ``sink`` makes. Raises
+    what keeps the server from writing it there. ``wanted``: over how many at least."""
+    count = url_stripes(session, database, kind, wanted, where=where, stop=stop)
+    if not isinstance(sink, PlacedSink):
+        raise FeatureUnsupported(
+            f"{where}: there is no vault that the server could write into", hint=_DISK
+        )
+    require_this_vault(session, place, sink.witness, stop=stop)
+    return place.files(sink, kind, token, count)
 
 
 def url_stripes(

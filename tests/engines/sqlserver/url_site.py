@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import boto3
 
-from tests.engines.sqlserver.site import Site, site_in
+from tests.engines.sqlserver.site import DIFFERENTIAL, FULL, LOG, Site, site_in
 from tests.vault.s3_servers import ACCESS_KEY, BUCKET, SECRET_KEY, S3Server
 
 HOST = "s3.example.com:9000"
@@ -99,3 +101,29 @@ class Bucket:
     def manifest(self, key: str) -> dict[str, Any]:
         document: dict[str, Any] = json.loads(self.get(key))
         return document
+
+
+def restored(site: Site, name: str, to: str) -> list[str]:
+    """The rows of a restore by the program itself, as a database that is dropped again."""
+    answer = site.json("restore", f"erp/{name}", "--to", to, "--as", "Restored")
+    assert answer["state"] == "ONLINE", answer
+    rows = site.simulator.rows("Restored")
+    site.simulator.execute("DROP DATABASE [Restored]")
+    return rows
+
+
+def history(site: Site, name: str) -> str:
+    """Fulls, differential and logs; an instant between the last two rows."""
+    site.simulator.create_database(name, rows=["one"])
+    site.point(name, FULL)
+    site.simulator.insert(name, "two")
+    site.point(name, DIFFERENTIAL)
+    site.simulator.insert(name, "three")
+    site.point(name, LOG)
+    site.simulator.insert(name, "four")
+    time.sleep(0.05)  # more than the grain of commit times
+    between = datetime.now(UTC).isoformat()
+    time.sleep(0.05)
+    site.simulator.insert(name, "five")
+    site.point(name, LOG)
+    return between
