@@ -37,6 +37,7 @@ from sqlbak.scheduler.queue_dispatch import QueueDispatch
 from sqlbak.scheduler.queue_worker import QueueWorker
 from sqlbak.scheduler.working import Ended, Ending
 from sqlbak.stopping import StopSignal
+from sqlbak.stored_item import Served
 from tests.engines.postgres.clusters import available_majors, running_cluster
 
 BEGIN = datetime(2026, 11, 23, 11, 58, tzinfo=UTC)
@@ -129,7 +130,7 @@ def work(number: int, dsn: str, config: str, clock: Clock, jobs: int, until: flo
         now=clock.now,
         polling_seconds=1.0,
         take=take,
-        points=lambda _fleet, item: taken.points(item),
+        look=lambda _fleet, item: Served(tuple(taken.points(item))),
     )
     import threading
 

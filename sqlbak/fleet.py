@@ -14,10 +14,11 @@ import re
 import threading
 import time
 from collections.abc import Collection
-from datetime import UTC, datetime, tzinfo
+from datetime import UTC, tzinfo
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from sqlbak.configured_vaults import ConfiguredVaults
 from sqlbak.discovery import Discovery, NamesInUse
 from sqlbak.engines.port import Engine, Inspection
 from sqlbak.engines.registry import (
@@ -35,7 +36,6 @@ from sqlbak.engines.registry import (
 from sqlbak.errors import (
     FeatureUnsupported,
     NameNeeded,
-    ObjectNotFound,
     UnknownName,
     UsageError,
     VaultMissing,
@@ -47,19 +47,15 @@ from sqlbak.policy.schema import (
     Policy,
     PostgresInstance,
     SqlServerInstance,
-    VaultSettings,
 )
 from sqlbak.policy.unsupported import unsupported_for
 from sqlbak.stopping import NEVER, StopSignal
-from sqlbak.stored_item import StoredItem, newest_name, newest_points
-from sqlbak.vault.holder import holder_name, is_known_dead
-from sqlbak.vault.layout import VAULT_KEY
+from sqlbak.stored_item import Served, StoredItem, newest_name, newest_served
 from sqlbak.vault.lease import Leases
-from sqlbak.vault.opening import S3Options, open_store
 from sqlbak.vault.retry import RetryPolicy
 from sqlbak.vault.store import ObjectStore
-from sqlbak.vault.throttle import BandwidthCap, ThrottledStore
-from sqlbak.vault.vault import Vault, create_vault, open_vault
+from sqlbak.vault.throttle import BandwidthCap
+from sqlbak.vault.vault import Vault
 
 if TYPE_CHECKING:
     from sqlbak.engines.sqlserver.restoring import TargetServer
@@ -92,11 +88,9 @@ class Fleet:
         bandwidth: BandwidthCap | None = None,
     ) -> None:
         self._configuration = configuration
-        self._retries = retries
-        self._stop = stop
-        self._bandwidth = bandwidth
-        self._vaults: dict[str, Vault] = {}
-        self._leases: dict[str, Leases] = {}
+        self._vaults = ConfiguredVaults(
+            configuration, retries=retries, stop=stop, bandwidth=bandwidth
+        )
         self._discovery = Discovery(self._look)
         self._listed: dict[str, tuple[float, list[str]]] = {}
         self._lock = threading.Lock()
@@ -111,10 +105,7 @@ class Fleet:
 
     def close(self) -> None:
         """Close the vaults' connections."""
-        with self._lock:
-            vaults, self._vaults, self._leases = list(self._vaults.values()), {}, {}
-        for vault in vaults:
-            vault.store.close()
+        self._vaults.close()
 
     def enter(self) -> None:
         """A job begins to use this fleet: ``close_when_idle`` waits for it."""
@@ -287,7 +278,7 @@ class Fleet:
         its settings ask for what this version does not do: then nothing is written there.
         """
         self.require_supported(name)
-        return self._open(self.policy(name).vault, is_made=True)
+        return self._vaults.open(self.policy(name).vault, is_made=True)
 
     def require_supported(self, name: str) -> None:
         """FeatureUnsupported when the settings of an instance or item ask for what this version
@@ -303,9 +294,13 @@ class Fleet:
     def points(self, name: str) -> tuple[Point, ...]:
         """The recovery points of the newest stored item of that name, by listing; none yet: ().
         A SQL Server database is known by its identity, whatever its name was before."""
-        return self.points_in(self.vault(name), name)
+        return self.served(name).points
 
-    def points_in(self, vault: Vault, name: str) -> tuple[Point, ...]:
+    def served(self, name: str) -> Served:
+        """The same, with the slots of it that were cancelled."""
+        return self.served_in(self.vault(name), name)
+
+    def served_in(self, vault: Vault, name: str) -> Served:
         """The same in a vault that was opened already."""
         instance = instance_of(name)
         if "/" in name:
@@ -320,8 +315,8 @@ class Fleet:
                     configured_names=self.configured_names(),
                     known_ids=self._item_ids(vault),
                 )
-                return () if item is None else tuple(vault.points(item.id))
-        return newest_points(self._stored_in(vault, name))
+                return Served() if item is None else newest_served([StoredItem(vault, item)])
+        return newest_served(self._stored_in(vault, name))
 
     def _item_ids(self, vault: Vault) -> list[str]:
         """The ids of a vault's items, listed at most a few seconds ago: one listing serves the
@@ -358,7 +353,7 @@ class Fleet:
         found: list[StoredItem] = []
         for vault_name in sorted(self._configuration.vaults):
             try:
-                vault = self._open(vault_name, is_made=False)
+                vault = self._vaults.open(vault_name, is_made=False)
             except VaultMissing:
                 continue  # nothing was ever backed up there
             found += [StoredItem(vault, item) for item in vault.items()]
@@ -380,7 +375,7 @@ class Fleet:
     def existing_vault(self, vault_name: str) -> Vault | None:
         """A configured vault, never made here; None when nothing was ever backed up there."""
         try:
-            return self._open(vault_name, is_made=False)
+            return self._vaults.open(vault_name, is_made=False)
         except VaultMissing:
             return None
 
@@ -400,67 +395,16 @@ class Fleet:
 
     def store(self, vault_name: str) -> ObjectStore:
         """The bare store of a configured vault; the caller closes it. SecretUnavailable."""
-        return self._store_of(self._configuration.vaults[vault_name])
+        return self._vaults.store_of(self._configuration.vaults[vault_name])
 
     def store_beside(self, vault_name: str, url: str) -> ObjectStore:
         """The bare store at ``url``, reached as the vault's own is; the caller closes it."""
         settings = self._configuration.vaults[vault_name]
-        return self._store_of(settings.model_copy(update={"url": url}))
+        return self._vaults.store_of(settings.model_copy(update={"url": url}))
 
     def leases(self, name: str) -> Leases:
         """The leases of an instance's or item's vault, as this process sees them."""
-        vault_name = self.policy(name).vault
-        vault = self._open(vault_name, is_made=True)
-        with self._lock:
-            if vault_name not in self._leases:
-                self._leases[vault_name] = Leases(
-                    vault.store, holder=holder_name(), is_known_dead=is_known_dead
-                )
-            return self._leases[vault_name]
-
-    def _open(self, name: str, *, is_made: bool) -> Vault:
-        with self._lock:
-            vault = self._vaults.get(name)
-        if vault is not None:
-            return vault
-        settings = self._configuration.vaults[name]
-        store = self._capped(self._store_of(settings), settings)
-        try:
-            vault = _made(store, settings) if is_made else open_vault(store)
-        except BaseException:
-            store.close()
-            raise
-        with self._lock:
-            kept = self._vaults.setdefault(name, vault)
-        if kept is not vault:
-            store.close()
-        return kept
-
-    def _capped(self, store: ObjectStore, settings: VaultSettings) -> ObjectStore:
-        """``store``, sending no faster than its settings and ``bandwidth`` allow."""
-        caps = [] if self._bandwidth is None else [self._bandwidth]
-        if settings.limits.bandwidth is not None:
-            caps.append(BandwidthCap(settings.limits.bandwidth.bytes_per_second))
-        return ThrottledStore(store, caps, stop=self._stop) if caps else store
-
-    def _store_of(self, settings: VaultSettings) -> ObjectStore:
-        s3 = settings.s3
-        if s3 is None:
-            return open_store(settings.url, policy=self._retries, stop=self._stop)
-        return open_store(
-            settings.url,
-            S3Options(
-                endpoint=s3.endpoint,
-                region=s3.region,
-                addressing=s3.addressing,
-                ca_bundle=s3.ca_file,
-                access_key=None if s3.access_key is None else s3.access_key.resolve(),
-                secret_key=None if s3.secret_key is None else s3.secret_key.resolve(),
-                session_token=None if s3.session_token is None else s3.session_token.resolve(),
-            ),
-            policy=self._retries,
-            stop=self._stop,
-        )
+        return self._vaults.leases(self.policy(name).vault)
 
 
 def _login(settings: SqlServerInstance) -> SqlServerLogin:
@@ -472,14 +416,3 @@ def _login(settings: SqlServerInstance) -> SqlServerLogin:
         wire=settings.wire,
         ca_file=settings.ca_file,
     )
-
-
-def _made(store: ObjectStore, settings: VaultSettings) -> Vault:
-    """Open the vault, or make it in a store that proves that it can hold one."""
-    try:
-        store.head(VAULT_KEY)
-    except ObjectNotFound:
-        from sqlbak.vault.probe import probe, require  # brings boto3, and is needed once a vault
-
-        require(probe(store), store.url)
-    return create_vault(store, redundancy=settings.redundancy.value, now=datetime.now(UTC))

@@ -6,7 +6,8 @@ ranges of them are half-open, ``[first, last)``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
@@ -17,6 +18,8 @@ __all__ = [
     "Fork",
     "Item",
     "LogPosition",
+    "Note",
+    "NoteCode",
     "Point",
     "PointType",
     "ShippedLog",
@@ -192,6 +195,53 @@ class Catalog:
     forks: tuple[Fork, ...] = ()
     shipped: tuple[ShippedLog, ...] = ()
     notes: tuple[str, ...] = ()
+
+
+class NoteCode(StrEnum):
+    """What a note is about. The words are stable: records keep them, and programs decide by them.
+
+    TAKEN_INSTEAD: another type of backup than the one asked for. Facts ``asked``, ``taken``, and
+    ``new_item``, the item's id, where it goes on as another item.
+    NEW_ITEM: what is backed up is another server, database or history than before.
+    FOREIGN_BACKUP: somebody else's backup broke into the chain. Facts, as far as the server tells
+    them: ``kind`` (full, differential, log), ``set`` (its id), ``name``, ``login``, ``started`` (by
+    the server's wall clock), ``device``, ``device_kind`` (file, virtual).
+    LOG_MISSING: log between two recovery points is in no backup.
+    LOG_UNUSABLE: a recovery point that no log can go on from.
+    COVERAGE_UNPROVEN: the backup covers less than its end.
+    METHOD_CHANGED: a differential was taken by another method than the one asked for.
+    SERVER_NOT_TOLD: the server still holds log that it could discard.
+    SHIPPED_LOG: log that was shipped ahead could not be compared, or not be removed.
+    LEFTOVERS: what an earlier run left was used or removed.
+    CLEANUP_FAILED: something beside the backup could not be removed.
+    OTHER: what this version has no word for.
+    """
+
+    TAKEN_INSTEAD = "taken_instead"
+    NEW_ITEM = "new_item"
+    FOREIGN_BACKUP = "foreign_backup"
+    LOG_MISSING = "log_missing"
+    LOG_UNUSABLE = "log_unusable"
+    COVERAGE_UNPROVEN = "coverage_unproven"
+    METHOD_CHANGED = "method_changed"
+    SERVER_NOT_TOLD = "server_not_told"
+    SHIPPED_LOG = "shipped_log"
+    LEFTOVERS = "leftovers"
+    CLEANUP_FAILED = "cleanup_failed"
+    OTHER = "other"
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something worth knowing of a backup that was taken. ``text`` is for people only: whatever is
+    decided on a note is decided on its ``code`` and ``facts``."""
+
+    code: NoteCode
+    text: str
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return self.text
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,10 +9,20 @@ from typing import Any
 from sqlbak.engines.port import PayloadSource
 from sqlbak.errors import ObjectNotFound
 from sqlbak.model import Catalog, Item, Point, ShippedLog
+from sqlbak.vault.cancelled_slots import TypeSlot, list_cancelled_slots
 from sqlbak.vault.tail import read_piece
 from sqlbak.vault.vault import Vault
 
-__all__ = ["StoredItem", "newest_name", "newest_points"]
+__all__ = ["Served", "StoredItem", "newest_name", "newest_points", "newest_served"]
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What tells which slots of an item are done with: its recovery points, and the slots that
+    somebody cancelled."""
+
+    points: tuple[Point, ...] = ()
+    cancelled: tuple[TypeSlot, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,5 +79,22 @@ def newest_name(stored: StoredItem, wanted: str) -> str | None:
 
 def newest_points(stored: Sequence[StoredItem]) -> tuple[Point, ...]:
     """The recovery points of that one of several items that has the newest; none at all: ()."""
-    catalogs = [each.points() for each in stored]
-    return max(catalogs, key=lambda points: max((p.id for p in points), default=""), default=())
+    return _newest(stored)[1]
+
+
+def newest_served(stored: Sequence[StoredItem]) -> Served:
+    """The same with the slots of it that were cancelled; of all where none has a point."""
+    newest, points = _newest(stored)
+    asked = stored if newest is None else [newest]
+    return Served(
+        points,
+        tuple(
+            slot for each in asked for slot in list_cancelled_slots(each.vault.store, each.item.id)
+        ),
+    )
+
+
+def _newest(stored: Sequence[StoredItem]) -> tuple[StoredItem | None, tuple[Point, ...]]:
+    catalogs = [(each, each.points()) for each in stored]
+    with_points = [pair for pair in catalogs if pair[1]]
+    return max(with_points, key=lambda pair: max(p.id for p in pair[1]), default=(None, ()))

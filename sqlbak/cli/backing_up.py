@@ -14,6 +14,7 @@ from sqlbak.fleet import instance_of
 from sqlbak.jobs.backup import back_up
 from sqlbak.jobs.hooks import around
 from sqlbak.model import PointType
+from sqlbak.vault.job_records import note_document
 
 __all__ = ["backup"]
 
@@ -55,7 +56,8 @@ def backup(
             "point": points[-1],
             "points": points,
             "asked": point_type.value,
-            "notes": list(outcome.notes),
+            "notes": [note.text for note in outcome.notes],
+            "coded_notes": [note_document(note) for note in outcome.notes],
         }
     )
     for note in outcome.notes:

@@ -27,6 +27,7 @@ from sqlbak.monitor.job_history import (
 from sqlbak.monitor.running_jobs import JobState, RunningJob, running_jobs
 from sqlbak.monitor.stock import named, stock_of
 from sqlbak.stopping import StopSignal
+from sqlbak.vault.job_records import note_document
 from sqlbak.vault.running import Cancellation, ask_to_cancel
 
 __all__ = ["jobs"]
@@ -39,7 +40,7 @@ def jobs(
     context: typer.Context,
     item: Item = None,
     failed: Annotated[
-        bool, typer.Option("--failed", help="Only runs that failed or were interrupted.")
+        bool, typer.Option("--failed", help="Only runs that failed, were interrupted or cancelled.")
     ] = False,
     limit: Annotated[
         int, typer.Option("--limit", min=0, max=1000, help="How many past runs to show.")
@@ -93,11 +94,14 @@ def _cancel(fleet: Fleet, item: str | None, job_id: str, output: Output) -> None
     wish = Cancellation(datetime.now(UTC), f"{_user()}@{socket.gethostname()}")
     if job is None or not ask_to_cancel(job.stored.vault.store, job.stored.item.id, job_id, wish):
         raise UnknownName("running job", job_id, [each.record.job_id for each in running])
-    output.document({"cancelled": running_document(job)})
+    slots = [{"type": one.type.value, "slot": instant(one.instant)} for one in job.record.slots]
+    output.document({"cancelled": running_document(job), "slots": slots})
     if job.state is JobState.DEAD:
         output.text(f"{job_id} is dead already; the next run of {job.stored.item.name} clears up")
     else:
         output.text(f"{job_id} was asked to end; it does so within seconds and leaves nothing")
+    for slot in job.record.slots:
+        output.text(f"no {slot.type.value} is begun again for {slot.instant:%Y-%m-%d %H:%M:%S}Z")
 
 
 def _user() -> str:
@@ -147,6 +151,7 @@ def past_document(job: PastJob) -> dict[str, Any]:
         "slot": instant(record.slot),
         "point": record.point_id,
         "error": {"code": record.error_code, "message": record.error_message} if failed else None,
+        "notes": [note_document(note) for note in record.notes],
     }
 
 

@@ -1,4 +1,4 @@
-"""The ``sqlbak`` program: commands are put together here, and errors become exit codes.
+"""The ``sqlbak`` program: errors become exit codes here.
 
 Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 refused, 4 protection at risk,
 130 interrupted.
@@ -14,24 +14,7 @@ import typer
 from typer.exceptions import TyperException
 
 from sqlbak import __version__
-from sqlbak.cli import (
-    adopting,
-    backing_up,
-    demonstrating,
-    feeding,
-    inspecting,
-    jobs,
-    listing,
-    notify,
-    planning,
-    queueing,
-    restoring,
-    serving,
-    shipping,
-    status,
-    validating,
-    vaults,
-)
+from sqlbak.cli.commands import CommandsOnDemand
 from sqlbak.cli.output import Output
 from sqlbak.cli.session import AsJson, Quiet, RootConfig
 from sqlbak.errors import Interrupted, SqlbakError, UsageError
@@ -40,30 +23,12 @@ __all__ = ["app", "main"]
 
 app = typer.Typer(
     name="sqlbak",
+    cls=CommandsOnDemand,
     help="Backups of PostgreSQL and SQL Server by policy, and restores to the second.",
     pretty_exceptions_enable=False,
     pretty_exceptions_show_locals=False,
     rich_markup_mode=None,
 )
-
-app.command("validate")(validating.validate)
-app.command("run")(serving.run)
-app.command("worker")(queueing.worker)
-app.command("queue")(queueing.show_queue)
-app.command("ship")(shipping.ship)
-app.command("backup")(backing_up.backup)
-app.command("list")(listing.list_points)
-app.command("windows")(listing.list_windows)
-app.command("status")(status.status)
-app.command("jobs")(jobs.jobs)
-app.command("notify")(notify.notify)
-app.command("plan")(planning.plan_restore)
-app.command("restore")(restoring.restore)
-app.command("adopt")(adopting.adopt_backups)
-app.command("feed")(feeding.feed)
-app.command("inspect")(inspecting.inspect)
-app.add_typer(vaults.app, name="vault")
-app.command("demo")(demonstrating.demo)
 
 
 def _print_version(value: bool) -> None:

@@ -28,6 +28,7 @@ from sqlbak.scheduler.once import Done, do_all
 from sqlbak.scheduler.queue_dispatch import QueueDispatch
 from sqlbak.scheduler.service import Limits, Service
 from sqlbak.scheduler.working import Ending, Work
+from sqlbak.vault.job_records import note_document
 from sqlbak.vault.throttle import BandwidthCap
 
 __all__ = ["run"]
@@ -190,7 +191,8 @@ def _one(decision: Decision, done: Done | None) -> dict[str, Any]:
             "points": []
             if ended is None
             else [point_document(job.item, point) for point in ended.points],
-            "notes": [] if ended is None else list(ended.notes),
+            "notes": [] if ended is None else [note.text for note in ended.notes],
+            "coded_notes": [] if ended is None else [note_document(note) for note in ended.notes],
             "error": None
             if error is None
             else {"code": error.code, "message": error.message, "hint": error.hint},

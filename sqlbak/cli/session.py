@@ -5,15 +5,17 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sqlbak.cli.output import Output
 from sqlbak.errors import UsageError
-from sqlbak.fleet import Fleet
-from sqlbak.policy.loading import LoadedConfiguration, load_configuration
 from sqlbak.stopping import NEVER, StopSignal
+
+if TYPE_CHECKING:
+    from sqlbak.fleet import Fleet
+    from sqlbak.policy.loading import LoadedConfiguration
 
 __all__ = [
     "AsJson",
@@ -89,12 +91,17 @@ class Session:
 
     def load(self) -> LoadedConfiguration:
         """Read the policy files. Raises ConfigurationInvalid."""
+        # Not every command reads them.
+        from sqlbak.policy.loading import load_configuration
+
         return load_configuration(self.config)
 
     def fleet(self, stop: StopSignal = NEVER) -> Fleet:
         """Everything that is configured, opened on demand; use it in a ``with`` block. ``stop``
         ends waits for a store.
         """
+        from sqlbak.fleet import Fleet
+
         return Fleet(self.load().configuration, stop=stop)
 
 

@@ -14,7 +14,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from sqlbak.model import DifferentialMethod, EngineName, Fork, LogPosition, Point, PointType
+from sqlbak.model import DifferentialMethod, EngineName, Fork, LogPosition, Note, Point, PointType
 from sqlbak.progress import Progress
 from sqlbak.stopping import StopSignal
 
@@ -27,6 +27,7 @@ __all__ = [
     "DiscoveredItem",
     "Engine",
     "Inspection",
+    "LogGap",
     "PayloadSink",
     "PayloadSource",
     "PlacedSink",
@@ -173,7 +174,7 @@ class BackupResult:
     lineages). ``facts`` go into the manifest as they are (JSON values).
 
     ``continues_on``: a log backup stopped at a fork; another, from there, follows at once.
-    ``notes``: sentences for people, such as why another method was used than the one asked for.
+    ``notes``: what is worth knowing, such as why another method was used than the one asked for.
     ``after_commit`` is called once, after the manifest is in the vault; it may raise EngineError,
     which is told and does not undo anything.
     """
@@ -192,8 +193,17 @@ class BackupResult:
     histories: Mapping[str, bytes] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
     continues_on: LogPosition | None = None
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
     after_commit: Callable[[], None] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LogGap:
+    """Why log is not held any more: ``why`` in words that begin a sentence, ``findings`` what the
+    server told of how it came to that."""
+
+    why: str
+    findings: tuple[Note, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -381,9 +391,9 @@ class Engine(Protocol):
     def oldest_log(self) -> LogPosition | None:
         """The oldest position from which ``log`` can still start; None: nothing is held."""
 
-    def log_gap(self, since: LogPosition) -> str | None:
-        """Why the log from ``since`` on is not held any more, in words that begin a sentence; None
-        where the engine knows no more than that."""
+    def log_gap(self, since: LogPosition) -> LogGap | None:
+        """Why the log from ``since`` on is not held any more; None where the engine knows no more
+        than that."""
 
     def acknowledge(self, position: LogPosition) -> None:
         """Everything before ``position`` is in the vault, manifest included: the server may

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlbak.errors import ObjectDamaged, ObjectNotFound
 from sqlbak.jobs.log_chain import next_log_start
-from sqlbak.model import LogPosition, Point
+from sqlbak.model import LogPosition, Note, NoteCode, Point
 from sqlbak.vault.lineages import list_forks
 from sqlbak.vault.vault import Vault
 
@@ -40,14 +40,14 @@ def find_log_base(
     vault: Vault,
     item_id: str,
     oldest: LogPosition | None,
-    notes: list[str],
+    notes: list[Note],
     *,
     lineage: str | None = None,
     after_differentials: bool = False,
 ) -> LogBase | None:
     """Where the log goes on, by ``next_log_start``; None when only a full can. A point whose
     manifest is damaged carries no further log, as none of it could ever be restored: ``notes``
-    gets a sentence about it."""
+    gets one about it."""
     candidates = vault.points(item_id)
     forks = list_forks(vault.store, item_id)
     while (
@@ -63,6 +63,7 @@ def find_log_base(
         try:
             return LogBase(point, vault.manifest(item_id, point.id).facts or {})
         except (ObjectDamaged, ObjectNotFound) as error:
-            notes.append(f"no log can continue {point.id}: {error.message}")
+            useless = f"no log can continue {point.id}: {error.message}"
+            notes.append(Note(NoteCode.LOG_UNUSABLE, useless))
             candidates.remove(point)
     return None

@@ -13,7 +13,7 @@ from datetime import datetime
 
 from sqlbak.engines.port import Engine
 from sqlbak.errors import EngineError, LogRewritten, ObjectDamaged, ObjectNotFound
-from sqlbak.model import Item, LogPosition, Point, ShippedLog
+from sqlbak.model import Item, LogPosition, Note, NoteCode, Point, ShippedLog
 from sqlbak.vault.layout import tail_prefix
 from sqlbak.vault.sweep import GRACE
 from sqlbak.vault.tail import delete_pieces, read_piece
@@ -36,7 +36,7 @@ def continuing_runs(vault: Vault, item: Item, base: Point) -> list[list[ShippedL
 
 
 def require_same_log(
-    vault: Vault, item: Item, engine: Engine, base: Point, notes: list[str]
+    vault: Vault, item: Item, engine: Engine, base: Point, notes: list[Note]
 ) -> None:
     """LogRewritten when log that was shipped behind ``base`` is not the server's any more. What
     could not be found out goes to ``notes``."""
@@ -46,7 +46,8 @@ def require_same_log(
             known = read_piece(vault.store, item.id, piece).known_by
             is_same = engine.is_same_log(LogPosition(piece.lineage, piece.last_lsn), known)
         except (ObjectDamaged, ObjectNotFound, EngineError) as error:
-            notes.append(f"the log shipped so far was not compared: {error.message}")
+            blind = f"the log shipped so far was not compared: {error.message}"
+            notes.append(Note(NoteCode.SHIPPED_LOG, blind))
             continue
         if is_same is False:
             raise LogRewritten(

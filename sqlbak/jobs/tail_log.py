@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlbak.engines.port import BackupResult, PayloadSink
+from sqlbak.engines.port import BackupResult, LogGap, PayloadSink
 from sqlbak.errors import FeatureUnsupported, LogChainBroken
 from sqlbak.fleet import Fleet, instance_of
 from sqlbak.jobs.left_logs import take_left_logs
@@ -71,9 +71,10 @@ def take_tail(
             vault, item.id, engine.oldest_log(), run.notes, after_differentials=True
         )
         if base is None:
+            gap = _gap(run)
             raise LogChainBroken(
                 f"{name}: the vault's log does not reach to where the tail begins: "
-                f"{_gap(run) or 'there is a gap'}",
+                f"{'there is a gap' if gap is None else gap.why}",
                 hint="give the tail up with --tail discard, or take a backup first: "
                 f"sqlbak backup {name} --type full",
             )
@@ -104,7 +105,7 @@ def take_tail(
     return point
 
 
-def _gap(run: Run) -> str | None:
+def _gap(run: Run) -> LogGap | None:
     points = run.vault.points(run.item.id)
     newest = max(points, key=lambda point: (point.finished_at, point.last_lsn), default=None)
     return None if newest is None else run.engine.log_gap(newest.position)

@@ -11,14 +11,18 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from sqlbak.engines.port import Severity
-from sqlbak.model import PointType
+from sqlbak.model import NoteCode, PointType
 from sqlbak.monitor.events import Event, EventKind, EventSeverity
 from sqlbak.monitor.promise import Promise, allowance, is_served, scheduled
 from sqlbak.monitor.slot_view import SlotView
 from sqlbak.monitor.watched import Watched
-from sqlbak.policy.calendar import previous_slot
+from sqlbak.policy.calendar import next_slot, previous_slot
 
-__all__ = ["Concern", "found_concerns", "span_text"]
+__all__ = ["FOREIGN_REMEDY", "Concern", "found_concerns", "span_text"]
+
+FOREIGN_REMEDY = (
+    "let one tool alone take its logs, differentials and fulls; others may take copy-only fulls"
+)
 
 _LONGEST_RUN = timedelta(hours=24)
 _CLOCKS_DIFFER = timedelta(minutes=1)
@@ -61,6 +65,7 @@ def found_concerns(
     found = [
         *_of_vault(watched),
         *_of_backups(watched, rpo, promise, now),
+        *_of_others(watched),
         *_of_server(watched),
         *_of_slot(watched, slot),
     ]
@@ -127,13 +132,15 @@ def _nothing_restorable(watched: Watched) -> Concern:
             f"wait for it: sqlbak jobs {watched.name}",
             PointType.FULL.value,
         )
+    now = f"take one now: sqlbak backup {watched.name} --type full"
+    is_cancelled = any(one.type is PointType.FULL for one in watched.cancelled)
+    why = ", and its full was cancelled" if is_cancelled else ""
     return Concern(
         EventKind.BACKUP_MISSING,
         watched.name,
         _CRITICAL,
-        f"nothing of {watched.name} can be restored: it has no usable full backup",
-        f"start the scheduler (sqlbak run), or take one now: sqlbak backup {watched.name} "
-        "--type full",
+        f"nothing of {watched.name} can be restored: it has no usable full backup{why}",
+        now if is_cancelled else f"start the scheduler (sqlbak run), or {now}",
         PointType.FULL.value,
     )
 
@@ -157,6 +164,18 @@ def _missing(watched: Watched, now: datetime) -> Iterator[Concern]:
                 f"the {kind.value} backup of {watched.name} has been running for "
                 f"{span_text(now - since)}",
                 f"look at it: sqlbak jobs {watched.name}",
+                kind.value,
+            )
+        elif any(one.type is kind and one.instant >= slot.instant for one in watched.cancelled):
+            upcoming = next_slot(watched.policy, kind, now).instant
+            yield Concern(
+                EventKind.BACKUP_MISSING,
+                watched.name,
+                _WARNING,
+                f"the {kind.value} backup of {watched.name} that was due at "
+                f"{slot.instant:%Y-%m-%d %H:%M}Z was cancelled; the next one is due at "
+                f"{upcoming:%Y-%m-%d %H:%M}Z",
+                f"take one before: sqlbak backup {watched.name} --type {kind.value}",
                 kind.value,
             )
         else:
@@ -187,6 +206,21 @@ def _failed(watched: Watched) -> Iterator[Concern]:
             "it is tried again by itself; the log of sqlbak run has the hint that belongs to it",
             record.type,
         )
+
+
+def _of_others(watched: Watched) -> Iterator[Concern]:
+    """The chain was healed; that there is somebody to talk to stays worth knowing for a while."""
+    record = watched.foreign
+    for note in () if record is None else record.notes:
+        if note.code is NoteCode.FOREIGN_BACKUP:
+            yield Concern(
+                EventKind.FOREIGN_BACKUP,
+                watched.name,
+                _NOTICE,
+                f"{watched.name}: {note.text}",
+                FOREIGN_REMEDY,
+                note.facts.get("kind", ""),
+            )
 
 
 def _of_server(watched: Watched) -> Iterator[Concern]:

@@ -79,7 +79,7 @@ class Event:
         remedy: what to do about it; empty when nothing needs doing.
         occurred_at: aware; a condition: when it was seen.
         detail: tells apart events of one kind and item that are not the same: the type of a
-            backup, the id of a foreign backup, the name of a hook. Short and bounded.
+            backup, also of a foreign one, the name of a hook. Short and bounded.
         is_over: the condition that this kind, item and detail name does not hold any more.
     """
 

@@ -1,22 +1,24 @@
 """Collecting what status is decided from: from the vaults, and from the servers where asked.
 
-The vaults are asked for listings mostly; a record is read only where something is not as it should
-be. Everything goes in parallel, but never with more requests at once than a store likes. Nothing
-here raises for the trouble of one item or vault: it becomes part of what is known.
+The vaults are asked for listings mostly; of records only those of the last few runs are read, and
+more where something is not as it should be. Everything goes in parallel, but never with more
+requests at once than a store likes. Nothing here raises for the trouble of one item or vault: it
+becomes part of what is known.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import islice, takewhile
 
 import xxhash
 
-from sqlbak.errors import FeatureUnsupported, SqlbakError
+from sqlbak.errors import FeatureUnsupported, ObjectDamaged, SqlbakError
 from sqlbak.fleet import Fleet, StoredItem, instance_of
-from sqlbak.model import EngineName, PointType
+from sqlbak.model import EngineName, NoteCode, PointType
 from sqlbak.monitor.at_once import at_once
 from sqlbak.monitor.holdings import Holdings, holdings_of, taken_at
 from sqlbak.monitor.promise import is_served, scheduled
@@ -24,7 +26,8 @@ from sqlbak.monitor.running_jobs import JobState, running_jobs
 from sqlbak.monitor.stock import Stock, stock_of
 from sqlbak.monitor.watched import Look, Watched
 from sqlbak.policy.calendar import previous_slot
-from sqlbak.vault.job_records import JobOutcome, JobRecord, list_job_names, read_job
+from sqlbak.vault.cancelled_slots import list_cancelled_slots
+from sqlbak.vault.job_records import JobName, JobOutcome, JobRecord, list_job_names, read_job
 from sqlbak.vault.layout import lineages_prefix, points_prefix, tail_prefix
 from sqlbak.vault.vault import Vault
 
@@ -35,6 +38,9 @@ SERVERS_AT_ONCE = 64
 
 _MOST_RECORDS = 40
 """How many job records of one item are read at most, when something is not as it should be."""
+
+_LAST_RECORDS = 3
+"""How many are read anyway, for what they note."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +61,7 @@ class Gatherer:
         self._fleet = fleet
         self._remembers = remembers
         self._known: dict[str, tuple[str, Holdings]] = {}
+        self._records: dict[str, dict[str, JobRecord]] = {}
 
     def gather(
         self, name: str | None, now: Callable[[], datetime], *, asks_servers: bool = True
@@ -81,6 +88,7 @@ class Gatherer:
         names = {one.name for one in items}
         ids = {one.item_id for one in items}
         self._known = {key: kept for key, kept in self._known.items() if key in ids}
+        self._records = {key: kept for key, kept in self._records.items() if key in ids}
         unwatched = () if name is not None else stock.items
         left_out = [
             f"{instance}/{database}"
@@ -171,16 +179,37 @@ class Gatherer:
                 for job in alive
                 if job.record.type is not None
             }
+            open_slots = _open_slots(bare, holdings, now)
+            since = _quiet_since(open_slots, holdings)
+            records = self._read(stored, *_record_names(stored, since))
             return replace(
                 bare,
                 item_id=stored.item.id,
                 holdings=holdings,
                 running=running,
                 stale_jobs=len(jobs) - len(alive),
-                failures=_failures(bare, stored, holdings, now),
+                failures=_failures(records, holdings, since),
+                cancelled=list_cancelled_slots(stored.vault.store, stored.item.id)
+                if open_slots
+                else (),
+                foreign=next((one for one in records if _is_foreign(one)), None),
             )
         except SqlbakError as error:
             return replace(bare, vault_error=error)
+
+    def _read(self, stored: StoredItem, *names: JobName) -> list[JobRecord]:
+        """Records in the order of their names; each is read once where this is remembered."""
+        before = self._records.get(stored.item.id, {})
+        found: dict[str, JobRecord] = {}
+        for name in names:
+            # A record that is damaged is of no use here, and `sqlbak jobs` names it.
+            with suppress(ObjectDamaged):
+                record = before.get(name.key) or read_job(stored.vault.store, name)
+                if record is not None:
+                    found[name.key] = record
+        if self._remembers:
+            self._records[stored.item.id] = found
+        return list(found.values())
 
     def _holdings(self, stored: StoredItem) -> Holdings:
         if not self._remembers:
@@ -229,31 +258,47 @@ def _newest_id(holdings: Holdings) -> str:
     return max((point.id for point in holdings.last.values()), default="")
 
 
-def _failures(
-    watched: Watched, stored: StoredItem, holdings: Holdings, now: datetime
-) -> tuple[JobRecord, ...]:
-    """The runs that failed since the newest recovery point of their type, newest first. Where
-    everything that was due was taken, names alone tell that there is none."""
+def _open_slots(watched: Watched, holdings: Holdings, now: datetime) -> list[datetime]:
+    """The newest slots that nothing serves."""
     slots = [previous_slot(watched.policy, kind, now) for kind in scheduled(watched.policy)]
-    open_slots = [
+    return [
         slot.instant
         for slot in slots
         if slot is not None and not is_served(watched.policy, slot, holdings)
     ]
+
+
+def _quiet_since(open_slots: list[datetime], holdings: Holdings) -> datetime | None:
+    """Runs that began until then tell nothing about why something is missing now: everything that
+    was due had been taken. None: all may."""
     newest = holdings.newest_of(*PointType)
-    since = min([*open_slots, *([newest] if newest is not None else [])], default=None)
-    store = stored.vault.store
-    names = takewhile(
-        lambda name: since is None or name.started_at > since, list_job_names(store, stored.item.id)
+    return min([*open_slots, *([newest] if newest is not None else [])], default=None)
+
+
+def _record_names(stored: StoredItem, since: datetime | None) -> list[JobName]:
+    """The runs that began after ``since``, and the last few anyway; newest first."""
+    wanted = takewhile(
+        lambda pair: pair[0] < _LAST_RECORDS or since is None or pair[1].started_at > since,
+        enumerate(list_job_names(stored.vault.store, stored.item.id)),
     )
-    records = [read_job(store, name) for name in islice(names, _MOST_RECORDS)]
+    return [name for _, name in islice(wanted, _MOST_RECORDS)]
+
+
+def _failures(
+    records: Iterable[JobRecord], holdings: Holdings, since: datetime | None
+) -> tuple[JobRecord, ...]:
+    """Those that failed after ``since``, and since the newest recovery point of their type."""
     return tuple(
         record
         for record in records
-        if record is not None
-        and record.outcome is JobOutcome.FAILED
+        if record.outcome is JobOutcome.FAILED
+        and (since is None or record.started_at.replace(microsecond=0) > since)
         and not _is_made_up_for(record, holdings)
     )
+
+
+def _is_foreign(record: JobRecord) -> bool:
+    return any(note.code is NoteCode.FOREIGN_BACKUP for note in record.notes)
 
 
 def _is_made_up_for(record: JobRecord, holdings: Holdings) -> bool:

@@ -36,7 +36,7 @@ def past_jobs(
     stored: Iterable[StoredItem], *, limit: int, is_failed_only: bool = False
 ) -> list[PastJob]:
     """The newest ``limit`` runs of all these items together, newest first; with
-    ``is_failed_only`` those that failed or were interrupted, among the newest MOST_LOOKED_AT.
+    ``is_failed_only`` those that failed or were ended, among the newest MOST_LOOKED_AT.
 
     Names alone say which are the newest, so only what is shown is read.
     """
@@ -74,7 +74,7 @@ def read_runs(runs: Iterable[tuple[StoredItem, JobName]]) -> list[PastJob]:
 
 def is_failure(record: JobRecord) -> bool:
     """Whether the run made nothing although it should have."""
-    return record.outcome in (JobOutcome.FAILED, JobOutcome.INTERRUPTED)
+    return record.outcome in (JobOutcome.FAILED, JobOutcome.INTERRUPTED, JobOutcome.CANCELLED)
 
 
 def _read(pair: tuple[StoredItem, JobName]) -> PastJob | None:

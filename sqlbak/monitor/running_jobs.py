@@ -10,7 +10,8 @@ from enum import StrEnum
 from sqlbak.fleet import StoredItem
 from sqlbak.monitor.at_once import at_once
 from sqlbak.vault.holder import is_known_dead
-from sqlbak.vault.lease import LeaseRecord, Leases
+from sqlbak.vault.lease import Leases
+from sqlbak.vault.lease_record import LeaseRecord
 from sqlbak.vault.running import RunningRecord, list_running, read_cancellation
 from sqlbak.vault.work_progress import WorkProgress
 

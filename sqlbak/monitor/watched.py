@@ -11,6 +11,7 @@ from sqlbak.errors import SqlbakError
 from sqlbak.model import PointType
 from sqlbak.monitor.holdings import NO_HOLDINGS, Holdings
 from sqlbak.policy.schema import Policy
+from sqlbak.vault.cancelled_slots import TypeSlot
 from sqlbak.vault.job_records import JobRecord
 
 __all__ = ["Look", "Watched"]
@@ -35,6 +36,8 @@ class Watched:
         engine, policy_name, vault_name: as configured.
         holdings: what its recovery points amount to.
         failures: runs that failed since the newest recovery point of their type, newest first.
+        foreign: the newest of its last runs that met somebody else's backup.
+        cancelled: slots that somebody cancelled; asked for where one is not served only.
         running: since when a backup of each type runs.
         stale_jobs: how many jobs have a running record but no lease that is alive.
         look: at the server; None: it was not asked.
@@ -50,6 +53,8 @@ class Watched:
     item_id: str | None = None
     holdings: Holdings = NO_HOLDINGS
     failures: tuple[JobRecord, ...] = ()
+    foreign: JobRecord | None = None
+    cancelled: tuple[TypeSlot, ...] = ()
     running: Mapping[PointType, datetime] = field(default_factory=dict)
     stale_jobs: int = 0
     look: Look | None = None

@@ -15,8 +15,6 @@ from typing import Annotated, Any
 from urllib.parse import urlsplit
 from zoneinfo import available_timezones
 
-import psycopg
-from psycopg.conninfo import conninfo_to_dict
 from pydantic import (
     AfterValidator,
     PlainSerializer,
@@ -127,7 +125,11 @@ def _dsn(value: Any, info: ValidationInfo) -> SecretReference | LiteralDsn:
         return SecretReference.parse(text, _folder(info))
     if not text.strip() or not text.isprintable():
         raise ValueError("must be a reference (env:NAME or file:PATH) or a DSN of one line")
-    # libpq's own parser decides what a password is: percent escapes, quotes and all.
+    # libpq's own parser decides what a password is: percent escapes, quotes and all. Most files
+    # hold references only, and do without it.
+    import psycopg
+    from psycopg.conninfo import conninfo_to_dict
+
     try:
         options = conninfo_to_dict(text)
     except (psycopg.Error, ValueError):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 __all__ = ["Backoff"]
 
@@ -33,6 +35,11 @@ class Backoff:
     def is_waiting(self, key: object, now_seconds: float) -> bool:
         """Whether the key must not be tried yet."""
         return now_seconds < self._until.get(key, float("-inf"))
+
+    def keep(self, is_there: Callable[[Any], bool]) -> None:
+        """Forget keys that stand for nothing any more."""
+        for key in [key for key in self._failures if not is_there(key)]:
+            self.succeeded(key)
 
     def clear(self) -> None:
         """Forget everything: the configuration changed, so the cause may be gone."""

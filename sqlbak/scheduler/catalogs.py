@@ -9,14 +9,14 @@ import time
 import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from sqlbak.errors import SqlbakError
 from sqlbak.fleet import Fleet, StoredItem
-from sqlbak.model import Point
 from sqlbak.scheduler.due import DueJob
-from sqlbak.stored_item import newest_points
+from sqlbak.scheduler.taken import telling
+from sqlbak.stored_item import Served, newest_served
 from sqlbak.vault.vault import Vault
 
 __all__ = ["Catalogs", "Known"]
@@ -30,10 +30,11 @@ _INDEX_AGAIN_SECONDS = 5.0
 
 @dataclass(slots=True)
 class Known:
-    """The recovery points of one item as they were read. ``due``: what was found to be due, which
-    holds from ``due_from`` until ``due_until`` (None: nobody looked yet)."""
+    """What is stored of one item, as it was read, as far as what is due depends on it. ``due``:
+    what was found to be due, which holds from ``due_from`` until ``due_until`` (None: nobody
+    looked yet)."""
 
-    points: tuple[Point, ...]
+    served: Served
     read_at: float
     due: tuple[DueJob, ...] = ()
     due_from: datetime | None = None
@@ -82,12 +83,18 @@ class Catalogs:
         self._on_news = on_news
         self._state: _State | None = None
         self._pools: dict[str, ThreadPoolExecutor] = {}
+        self._leaving: list[ThreadPoolExecutor] = []
+        """Of vaults that are not configured any more; their threads end with what they read."""
 
     def use(self, view: Fleet) -> None:
         """Read through ``view`` from now on; nothing is known any more. It is closed here."""
         before, self._state = self._state, _State(view)
         if before is not None:
             before.view.close_when_idle()
+        for name in self._pools.keys() - {"", *view.vault_names()}:
+            pool = self._pools.pop(name)
+            pool.shutdown(wait=False)
+            self._leaving.append(pool)
 
     def known(self, name: str) -> Known | None:
         """What is known of an item; None: nothing yet. What is missing or old is read anew."""
@@ -115,6 +122,15 @@ class Catalogs:
                 if not ids or (item_id is not None and item_id not in ids):
                     index.read_at = float("-inf")
 
+    def keep(self, is_there: Callable[[str], bool]) -> None:
+        """Forget items that are not there any more: databases come and go."""
+        state = self._current()
+        with state.lock:
+            for name in [name for name in state.known if not is_there(name)]:
+                del state.known[name]
+            for name in [name for name in state.forgotten if not is_there(name)]:
+                del state.forgotten[name]
+
     def beside(self, work: Callable[[Fleet], None]) -> None:
         """Do something else with the view, in a reader; it answers for its own errors."""
         state = self._current()
@@ -130,9 +146,10 @@ class Catalogs:
 
     def close(self) -> None:
         """End the readers and wait for them."""
-        for pool in self._pools.values():
+        pools = [*self._pools.values(), *self._leaving]
+        for pool in pools:
             pool.shutdown(wait=False, cancel_futures=True)
-        for pool in self._pools.values():
+        for pool in pools:
             pool.shutdown(wait=True)
         if self._state is not None:
             self._state.view.close()
@@ -153,16 +170,19 @@ class Catalogs:
         try:
             # A database is known by its identity, not by its name.
             if "/" in name:
-                points = state.view.points(name)
+                served = state.view.served(name)
             else:
-                points = newest_points(self._stored(state, name))
+                served = newest_served(self._stored(state, name))
         except SqlbakError as error:
             self._on_failure(name, error)
+        except Exception as error:  # noqa: BLE001 - nobody waits for a reader's end
+            self._on_failure(name, SqlbakError(f"a defect in sqlbak: {error!r}"))
         else:
+            kept = replace(served, points=telling(served.points))
             with state.lock:
                 # What was read while it changed is worth nothing.
                 if state.forgotten.get(name, float("-inf")) < began:
-                    state.known[name] = Known(points, began)
+                    state.known[name] = Known(kept, began)
         finally:
             with state.lock:
                 state.reading.discard(name)

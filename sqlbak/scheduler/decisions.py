@@ -15,7 +15,7 @@ from sqlbak.scheduler.candidates import candidate_of, room_of
 from sqlbak.scheduler.catalogs import items_by_name
 from sqlbak.scheduler.conversions import ServerView, foreseen
 from sqlbak.scheduler.due import DueJob, Protected, due
-from sqlbak.stored_item import newest_points
+from sqlbak.stored_item import Served, newest_served
 from sqlbak.vault.holder import holder_name, is_known_dead
 from sqlbak.vault.lease import Leases
 
@@ -67,21 +67,22 @@ def decide_all(fleet: Fleet, now: datetime, *, jobs_at_once: int) -> Decisions:
     troubles: list[Trouble] = []
     vaults = _Vaults(fleet)
     jobs: dict[str, list[DueJob]] = {}
-    points: dict[str, tuple[Point, ...]] = {}
+    served: dict[str, Served] = {}
     for name in _item_names(fleet, troubles):
         try:
             fleet.require_supported(name)
-            points[name] = vaults.points(name)
+            served[name] = one = vaults.served(name)
         except SqlbakError as error:
             troubles.append(Trouble(name, error))
             continue
-        jobs[name] = due([Protected(name, fleet.policy(name), points[name])], now)
+        protected = Protected(name, fleet.policy(name), one.points, one.cancelled)
+        jobs[name] = due([protected], now)
     candidates = [candidate_of(fleet, job, now) for found in jobs.values() for job in found]
     admission = admit(candidates, [], room_of(fleet, jobs_at_once), now)
     waiting = {(one.job.item, one.job.type): one for one in admission.waiting}
     decisions = []
     for name, found in jobs.items():
-        look = _Look(fleet, name, points[name], vaults, troubles)
+        look = _Look(fleet, name, served[name].points, vaults, troubles)
         decisions += [look.decision(job, waiting.get((name, job.type))) for job in found]
     idle = tuple(name for name, found in jobs.items() if not found)
     return Decisions(now, tuple(decisions), idle, tuple(troubles))
@@ -103,12 +104,12 @@ class _Vaults:
         self._fleet = fleet
         self._items: dict[str, dict[str, list[StoredItem]]] = {}
 
-    def points(self, name: str) -> tuple[Point, ...]:
-        """The recovery points of the item that has that name now."""
+    def served(self, name: str) -> Served:
+        """What serves slots of the item that has that name now."""
         if "/" in name:
             vault = self._fleet.existing_vault(self._fleet.policy(name).vault)
-            return () if vault is None else self._fleet.points_in(vault, name)
-        return newest_points(self.stored(name))
+            return Served() if vault is None else self._fleet.served_in(vault, name)
+        return newest_served(self.stored(name))
 
     def stored(self, name: str) -> list[StoredItem]:
         """The stored items of that name; none where there is no vault yet."""
@@ -176,10 +177,8 @@ class _Look:
             record = leases.read(f"{stored.item.id}.{kind}")
             if record is None or record.is_free or is_known_dead(record.holder):
                 continue
-            who = record.holder.partition(" ")[0]
-            return Waiting(
-                job, f"for {who} ({record.purpose}) since {record.acquired_at:%Y-%m-%d %H:%M:%S}Z"
-            )
+            since = f"{record.acquired_at:%Y-%m-%d %H:%M:%S}Z"
+            return Waiting(job, f"for {record.who} ({record.purpose}) since {since}")
         return None
 
 

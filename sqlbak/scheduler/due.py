@@ -7,6 +7,11 @@ type and never three.
 A day is a local day of the policy's zone, the zone that the policy has now. A day on which a full
 claims to have been taken never gets a second one, whatever became of policy, zone and clock in
 between; and no claim of a clock that was wrong keeps a later slot from being served.
+
+A slot whose backup somebody cancelled is done with (docs/adr/0017). A cancelled full is not begun
+again before its own next slot, for whatever reason of the calendar's; until then logs and
+differentials go on with the full before. That a log or differential turns out to need a full is no
+reason of the calendar's, and is decided when it is taken (jobs/backup.py).
 """
 
 from __future__ import annotations
@@ -18,7 +23,8 @@ from datetime import UTC, date, datetime, timedelta
 from sqlbak.model import Point, PointType
 from sqlbak.policy.calendar import Slot, next_slot, previous_slot, slots
 from sqlbak.policy.schema import Policy
-from sqlbak.scheduler.taken import Taken
+from sqlbak.scheduler.taken import CLOCKS_DIFFER, Taken
+from sqlbak.vault.cancelled_slots import TypeSlot
 
 __all__ = ["LONGEST_WITHOUT_FULL", "DueJob", "Protected", "due", "quiet_until"]
 
@@ -39,11 +45,13 @@ _MOST_MISSED = timedelta(days=40)
 
 @dataclass(frozen=True, slots=True)
 class Protected:
-    """One configured item: its name, its policy and the recovery points that it has."""
+    """One configured item: its name, its policy, the recovery points that it has, and the slots
+    that somebody cancelled."""
 
     name: str
     policy: Policy
     points: Sequence[Point]
+    cancelled: Sequence[TypeSlot] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +100,8 @@ def _due(item: Protected, taken: Taken, now: datetime) -> list[DueJob]:
 
 def _full_due(item: Protected, taken: Taken, now: datetime) -> DueJob | None:
     slot = previous_slot(item.policy, PointType.FULL, now)
+    if _is_cancelled(item, PointType.FULL, slot, now):
+        return None
     if not taken.fulls:
         return DueJob(item.name, PointType.FULL, slot, "it has no full backup yet")
     if slot is None:
@@ -115,7 +125,7 @@ def _differential_due(item: Protected, taken: Taken, now: datetime) -> DueJob | 
     more. One differential a local day, whoever asked for it."""
     kind = PointType.DIFFERENTIAL
     slot = previous_slot(item.policy, kind, now)
-    if slot is None:
+    if slot is None or _is_cancelled(item, kind, slot, now):
         return None
     newest = taken.last_serving(kind, now)
     if newest is not None and newest >= slot.instant:
@@ -131,7 +141,7 @@ def _differential_due(item: Protected, taken: Taken, now: datetime) -> DueJob | 
 
 def _log_due(item: Protected, taken: Taken, now: datetime) -> DueJob | None:
     slot = previous_slot(item.policy, PointType.LOG, now)
-    if slot is None:
+    if slot is None or _is_cancelled(item, PointType.LOG, slot, now):
         return None
     newest = taken.last_serving(PointType.LOG, now)
     if newest is not None and newest >= slot.instant:
@@ -141,15 +151,29 @@ def _log_due(item: Protected, taken: Taken, now: datetime) -> DueJob | None:
 
 def _too_old(item: Protected, taken: Taken, asked: DueJob, now: datetime) -> str | None:
     """Why the full no longer bears what is due; None: it does. Not on a day that has or gets a
-    full anyway, nor on one that has a differential."""
+    full anyway, nor on one that has a differential, nor until the next full's slot where somebody
+    cancelled a full."""
     newest = taken.last_serving(PointType.FULL, now)
     if newest is None or asked.slot is None or now - newest <= LONGEST_WITHOUT_FULL:
+        return None
+    if _is_cancelled(item, PointType.FULL, previous_slot(item.policy, PointType.FULL, now), now):
         return None
     kinds = (PointType.FULL, PointType.DIFFERENTIAL)
     days = {_day(item, at) for at in taken.claims(kinds, asked.slot, now)}
     if _day(item, now) in days | _full_days(item, now):
         return None
     return f"the full of {newest:%Y-%m-%d %H:%M}Z is older than {LONGEST_WITHOUT_FULL.days} days"
+
+
+def _is_cancelled(item: Protected, kind: PointType, slot: Slot | None, now: datetime) -> bool:
+    """Whether somebody ended a backup of that type that was for ``slot``, or for something later
+    that is not after ``now`` (a full that was taken instead of a log). None: for whatever."""
+    return any(
+        one.type is kind
+        and (slot is None or one.instant >= slot.instant)
+        and one.instant <= now + CLOCKS_DIFFER
+        for one in item.cancelled
+    )
 
 
 def _job(item: Protected, slot: Slot, newest: datetime | None) -> DueJob:
@@ -159,11 +183,17 @@ def _job(item: Protected, slot: Slot, newest: datetime | None) -> DueJob:
 
 
 def _missed(item: Protected, slot: Slot, newest: datetime | None) -> tuple[Slot, ...]:
-    """The slots before ``slot`` that nothing served since ``newest``, ascending."""
+    """The slots before ``slot`` that nothing served since ``newest`` and nobody cancelled,
+    ascending."""
     if newest is None:
         return ()
     after = max(newest, slot.instant - _MOST_MISSED)
-    found = slots(item.policy, slot.kind, after, slot.instant - timedelta(microseconds=1))
+    cancelled = {one.instant for one in item.cancelled if one.type is slot.kind}
+    found = [
+        one
+        for one in slots(item.policy, slot.kind, after, slot.instant - timedelta(microseconds=1))
+        if one.instant not in cancelled
+    ]
     if slot.kind is PointType.LOG:
         return tuple(found)
     return tuple(one for one in found if one.local_date != _day(item, newest))

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlbak.errors import SqlbakError
 from sqlbak.fleet import Fleet, instance_of
-from sqlbak.model import Point, PointType
+from sqlbak.model import PointType
 from sqlbak.monitor.events import NO_EVENTS, EventSink
 from sqlbak.scheduler.admission import Room
 from sqlbak.scheduler.backoff import FIRST_SECONDS, LONGEST_SECONDS
@@ -34,6 +34,7 @@ from sqlbak.scheduler.job_queue import (
 from sqlbak.scheduler.logs import EventLog
 from sqlbak.scheduler.working import Decide, Ended, Ending, Work
 from sqlbak.stopping import StopSignal
+from sqlbak.stored_item import Served
 from sqlbak.vault.throttle import BandwidthCap
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 __all__ = ["QueueWorker"]
 
 Take = Callable[[Fleet, DueJob, StopSignal], Ended]
-Points = Callable[[Fleet, str], tuple[Point, ...]]
+Look = Callable[[Fleet, str], Served]
 
 _LOOK_SECONDS = 0.2
 _KEPT_HOURS = 72
@@ -61,7 +62,7 @@ class QueueWorker:
 
     ``on_fleet`` is told of each set of policies that comes into force.
     ``heartbeat_seconds``: after three of them without one, another worker's jobs are taken over.
-    ``take`` and ``points`` are there for simulations.
+    ``take`` and ``look`` are there for simulations.
     """
 
     def __init__(
@@ -81,7 +82,7 @@ class QueueWorker:
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         decide: Decide = due,
         take: Take | None = None,
-        points: Points = lambda fleet, name: fleet.points(name),
+        look: Look = lambda fleet, name: fleet.served(name),
     ) -> None:
         self._procrastinate = require_procrastinate()
         self._dsn = dsn
@@ -99,7 +100,7 @@ class QueueWorker:
         self._now = now
         self._decide = decide
         self._take = self._taken if take is None else take
-        self._points = points
+        self._look = look
         self._fleet: Fleet | None = None
         self._pool = ThreadPoolExecutor(jobs, thread_name_prefix="job")
 
@@ -214,7 +215,8 @@ class QueueWorker:
             return Ended(Ending.NOT_DUE)
         fleet.enter()
         try:
-            protected = Protected(item, fleet.policy(item), self._points(fleet, item))
+            served = self._look(fleet, item)
+            protected = Protected(item, fleet.policy(item), served.points, served.cancelled)
             found = [job for job in self._decide([protected], self._now()) if job.type is kind]
             return self._take(fleet, found[0], stop) if found else Ended(Ending.NOT_DUE)
         except SqlbakError as error:

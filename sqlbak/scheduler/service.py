@@ -9,13 +9,13 @@ import math
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from sqlbak.errors import SqlbakError
-from sqlbak.fleet import Fleet
+from sqlbak.fleet import Fleet, instance_of
 from sqlbak.model import PointType
 from sqlbak.monitor.events import NO_EVENTS, Event, EventKind, EventSeverity, EventSink
 from sqlbak.policy.calendar import Slot
@@ -120,6 +120,8 @@ class Service:
         self._is_misconfigured = False
         self._waiting: tuple[Waiting, ...] = ()
         self._looked_at = time.monotonic()
+        self._silent: set[str] = set()
+        """Instances that did not tell their items in this round."""
 
     @property
     def idle_seconds(self) -> float:
@@ -179,6 +181,7 @@ class Service:
             self._state.backoff.clear()
             self._state.given_up.clear()
             self._state.paused.clear()
+        self._silent.clear()
         before.close_when_idle()
         self._on_fleet(fleet)
         self._log.info(
@@ -224,6 +227,7 @@ class Service:
     def _tick(self, pool: ThreadPoolExecutor, fleet: Fleet) -> None:
         self._looked_at = time.monotonic()
         names = list(self._item_names(fleet))
+        self._forget_gone(names)
         spread = min(self._limits.spread_seconds, 0.02 * len(names))
         now = self._now()
         candidates: list[Candidate] = []
@@ -249,13 +253,32 @@ class Service:
         """The items of all instances; an instance that cannot be asked for its own is told of and
         holds up no other."""
         for instance in fleet.instances():
+            self._silent.add(instance)
             with self._state.lock:
                 if self._state.backoff.is_waiting((instance, None), time.monotonic()):
                     continue
             try:
                 yield from fleet.item_names(instance)
+                self._silent.discard(instance)
             except SqlbakError as error:
                 self._failed((instance, None), "items not found", error)
+
+    def _forget_gone(self, names: Iterable[str]) -> None:
+        """Databases come and go, and a service lives for years: nothing is kept of those that are
+        gone. An instance that does not answer keeps all of its own."""
+        there = {*names, *self._fleet.instances()}
+
+        def is_there(name: str) -> bool:
+            return name in there or instance_of(name) in self._silent
+
+        with self._state.lock:
+            state = self._state
+            state.backoff.keep(lambda key: is_there(key[0]))
+            for key in [key for key in state.given_up if not is_there(key[0])]:
+                del state.given_up[key]
+            for key in [key for key in state.paused if not is_there(key[0])]:
+                del state.paused[key]
+        self._catalogs.keep(is_there)
 
     def _due(self, fleet: Fleet, name: str, now: datetime) -> list[DueJob]:
         """What may start for one item now. Whether another scheduler has served the slot since the
@@ -270,7 +293,9 @@ class Service:
         jobs = known.due_at(now)
         if jobs is None:
             policy = fleet.policy(name)
-            jobs = tuple(self._decide([Protected(name, policy, known.points)], now))
+            served = known.served
+            protected = Protected(name, policy, served.points, served.cancelled)
+            jobs = tuple(self._decide([protected], now))
             if self._decide is due:
                 # Until the next slot nothing changes but, at midnight, which day it is.
                 until = quiet_until(policy, now)

@@ -15,14 +15,41 @@ from sqlbak.model import Point, PointType
 from sqlbak.policy.calendar import Slot
 from sqlbak.vault.names import point_id_instant
 
-__all__ = ["Taken", "claimed_at"]
+__all__ = ["CLOCKS_DIFFER", "Taken", "claimed_at", "telling"]
 
 _SECOND = "%Y%m%dT%H%M%SZ"
 
 _DAYS = timedelta(days=3)
 
-_CLOCKS_DIFFER = timedelta(minutes=1)
+CLOCKS_DIFFER = timedelta(minutes=1)
 """Clocks of two schedulers that are kept by NTP differ by less."""
+
+
+_MOST_TIED = 64
+"""Logs with one and the same end, of a server that writes nothing: so many of the last are kept."""
+
+
+def telling(points: Iterable[Point]) -> tuple[Point, ...]:
+    """Those of ``points`` that what is due depends on, in the same order: of the logs of each
+    lineage only the last. So a scheduler that lives for years keeps a few, not all of them."""
+    logs: dict[str, list[Point]] = {}
+    others: set[str] = set()
+    ordered = tuple(points)
+    for point in ordered:
+        if point.type is not PointType.LOG:
+            others.add(point.id)
+            continue
+        row = logs.setdefault(point.lineage, [])
+        if row and point.last_lsn > row[0].last_lsn:
+            row.clear()
+        if not row or point.last_lsn == row[0].last_lsn:
+            row.append(point)
+    last = {
+        point.id
+        for row in logs.values()
+        for point in sorted(row, key=lambda one: one.id)[-_MOST_TIED:]
+    }
+    return tuple(point for point in ordered if point.id in others or point.id in last)
 
 
 def claimed_at(point: Point) -> datetime:
@@ -93,13 +120,13 @@ def _furthest(points: Sequence[Point], now: datetime) -> Point:
     end = max(point.last_lsn for point in points)
     tied = [point for point in points if point.last_lsn == end]
     # Ids begin with their second, so they are compared as times.
-    latest = f"{now + _CLOCKS_DIFFER:{_SECOND}}~"
+    latest = f"{now + CLOCKS_DIFFER:{_SECOND}}~"
     return max(tied, key=lambda point: (point.id < latest, point.id))
 
 
 def _believable(point: Point, now: datetime) -> datetime | None:
     claim = claimed_at(point)
-    if claim <= now + _CLOCKS_DIFFER:
+    if claim <= now + CLOCKS_DIFFER:
         return claim
     # The scheduler's clock was wrong, then or now: the database server's is another witness.
     return point.started_at if point.started_at <= now else None

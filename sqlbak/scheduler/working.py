@@ -7,7 +7,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 
@@ -20,20 +20,20 @@ from sqlbak.errors import (
     SqlbakError,
 )
 from sqlbak.fleet import Fleet, instance_of
-from sqlbak.jobs.backup import BackupOutcome, back_up
+from sqlbak.jobs.backup import BackupOutcome, StillDue, back_up
 from sqlbak.jobs.hooks import around
-from sqlbak.model import Point, PointType
+from sqlbak.model import Note, NoteCode, Point, PointType
+from sqlbak.monitor.concerns import FOREIGN_REMEDY
 from sqlbak.monitor.events import NO_EVENTS, Event, EventKind, EventSeverity, EventSink
+from sqlbak.policy.schema import Policy
 from sqlbak.progress import NO_PROGRESS, Progress
 from sqlbak.scheduler.due import DueJob, Protected, due
 from sqlbak.scheduler.logs import EventLog
 from sqlbak.stopping import StopSignal
+from sqlbak.stored_item import Served
 from sqlbak.vault.job_records import JobOutcome, JobRecord, write_job
 
 __all__ = ["Decide", "Ended", "Ending", "Work", "backup_failure", "rpo_breach"]
-
-_FOREIGN = ("was taken by another", "differentials are of another full")
-"""By which words the notes of a backup name somebody else's."""
 
 Decide = Callable[[Iterable[Protected], datetime], list[DueJob]]
 
@@ -41,7 +41,7 @@ Decide = Callable[[Iterable[Protected], datetime], list[DueJob]]
 class Ending(StrEnum):
     """How a due backup ended. NOT_DUE: another process had served the slot; LEFT: another one works
     on it now; PAUSED: nothing of that type can be taken of the item as it is; CANCELLED: somebody
-    asked this very job to end."""
+    asked this very job to end, or another one for the same slot."""
 
     DONE = "done"
     NOT_DUE = "not_due"
@@ -58,9 +58,34 @@ class Ended:
 
     ending: Ending
     points: tuple[Point, ...] = ()
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
     item_id: str | None = None
     error: SqlbakError | None = None
+
+
+@dataclass(slots=True)
+class _Asked:
+    """Whether a job is still due, asked under the lease. ``is_cancelled``: it would be, but that
+    somebody cancelled its slot."""
+
+    decide: Decide
+    job: DueJob
+    policy: Policy
+    now: Callable[[], datetime]
+    is_cancelled: bool = False
+
+    def is_still_due(self, served: Served) -> bool:
+        """``served`` is of the very cluster that answers now. Where the server was replaced by
+        another, it has no full yet: the log backup then becomes one."""
+        protected = Protected(self.job.item, self.policy, served.points, served.cancelled)
+        if self._is_due(protected):
+            return True
+        self.is_cancelled = self._is_due(replace(protected, cancelled=()))
+        return False
+
+    def _is_due(self, protected: Protected) -> bool:
+        again = {one.type for one in self.decide([protected], self.now())}
+        return self.job.type in again or (self.job.type is PointType.LOG and bool(again))
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +106,14 @@ class Work:
         self.log.info("backup started", item=job.item, type=job.type.value, why=job.reason)
         if job.type is PointType.LOG and job.missed:
             self.events.emit(rpo_breach(job, self.now()))
+        asked = _Asked(self.decide, job, fleet.policy(job.item), self.now)
         try:
             outcome = around(
                 fleet.configuration.instances[instance_of(job.item)].hooks,
                 job.item,
                 job.type,
                 job.slot,
-                lambda: self._back_up(fleet, job),
+                lambda: self._back_up(fleet, job, asked.is_still_due),
                 on_failure=lambda name, error: self._hook_failed(job, name, error),
                 stop=self.stop,
             )
@@ -106,6 +132,9 @@ class Work:
         except SqlbakError as error:
             self.events.emit(backup_failure(job, error, self.now()))
             return Ended(Ending.FAILED, error=error)
+        if asked.is_cancelled and not outcome.points:
+            self.log.info("backup cancelled before", item=job.item, type=job.type.value)
+            return Ended(Ending.CANCELLED, item_id=outcome.item.id)
         self._tell(job, outcome, time.monotonic() - began)
         if not outcome.points:
             return Ended(Ending.NOT_DUE, item_id=outcome.item.id)
@@ -114,29 +143,21 @@ class Work:
         self._record_missed(fleet, job, outcome)
         return Ended(Ending.DONE, outcome.points, outcome.notes, outcome.item.id)
 
-    def _back_up(self, fleet: Fleet, job: DueJob) -> BackupOutcome:
+    def _back_up(self, fleet: Fleet, job: DueJob, still_due: StillDue) -> BackupOutcome:
         return back_up(
             fleet,
             job.item,
             job.type,
             slot=job.slot,
-            still_due=lambda points: self._is_still_due(fleet, job, points),
+            still_due=still_due,
             progress=self.progress,
             stop=self.stop,
             now=self.now,
         )
 
-    def _is_still_due(self, fleet: Fleet, job: DueJob, points: tuple[Point, ...]) -> bool:
-        """Asked under the lease, with the points of the very cluster that answers now. Where the
-        server was replaced by another, it has no full yet: the log backup then becomes one.
-        """
-        protected = Protected(job.item, fleet.policy(job.item), points)
-        again = {one.type for one in self.decide([protected], self.now())}
-        return job.type in again or (job.type is PointType.LOG and bool(again))
-
     def _tell(self, job: DueJob, outcome: BackupOutcome, seconds: float) -> None:
         for note in outcome.notes:
-            self.log.warning("backup note", item=job.item, note=note)
+            self.log.warning("backup note", item=job.item, code=note.code.value, note=note.text)
         for point in outcome.points:
             self.log.info(
                 "backup done",
@@ -160,7 +181,15 @@ class Work:
                 self.events.emit(rpo_breach(job, self.now()).over(what, self.now()))
 
     def _chain_broken(self, job: DueJob, outcome: BackupOutcome) -> None:
-        why = next((note for note in outcome.notes if "was taken instead of a log" in note), "")
+        why = next(
+            (
+                note.text
+                for note in outcome.notes
+                if note.code is NoteCode.TAKEN_INSTEAD
+                and note.facts.get("asked") == PointType.LOG.value
+            ),
+            "",
+        )
         self.events.emit(
             Event(
                 EventKind.CHAIN_BROKEN,
@@ -175,16 +204,16 @@ class Work:
 
     def _foreign(self, job: DueJob, outcome: BackupOutcome) -> None:
         for note in outcome.notes:
-            if any(words in note for words in _FOREIGN):
+            if note.code is NoteCode.FOREIGN_BACKUP:
                 self.events.emit(
                     Event(
                         EventKind.FOREIGN_BACKUP,
                         job.item,
                         EventSeverity.WARNING,
-                        f"another tool backs up {job.item} too: {note}",
-                        "let one tool alone take its logs, differentials and fulls; others may "
-                        "take copy-only fulls",
+                        f"{job.item}: {note.text}",
+                        FOREIGN_REMEDY,
                         self.now(),
+                        note.facts.get("kind", ""),
                     )
                 )
 

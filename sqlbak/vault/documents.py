@@ -147,6 +147,13 @@ class Fields:
             for index, one in enumerate(value)
         ]
 
+    def values(self, name: str) -> list[Any]:
+        """A list of whatever; empty when the field is null or missing."""
+        value = self.document.get(name)
+        if value is not None and not isinstance(value, list):
+            raise self.wrong(name, "a list")
+        return [] if value is None else value
+
     def is_null(self, name: str) -> bool:
         """Whether the field is null or missing."""
         return self.document.get(name) is None

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from itertools import islice
+from typing import Any
 
 from sqlbak.errors import ObjectNotFound
-from sqlbak.vault.documents import decode, encode, instant_text, put_once
+from sqlbak.model import Note, NoteCode
+from sqlbak.vault.documents import Fields, decode, encode, instant_text, put_once
 from sqlbak.vault.layout import JOB_ID, jobs_prefix
 from sqlbak.vault.store import ObjectStore
 
@@ -22,6 +24,7 @@ __all__ = [
     "JobRecord",
     "list_job_names",
     "list_jobs",
+    "note_document",
     "read_job",
     "remove_jobs_before",
     "write_job",
@@ -32,12 +35,13 @@ _NAME = re.compile(r"([0-9]{10})-[0-9]{8}T[0-9]{6}Z-([A-Za-z0-9-]+)\.json", re.A
 
 
 class JobOutcome(StrEnum):
-    """How a run ended."""
+    """How a run ended. CANCELLED: somebody asked this very run to end."""
 
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     INTERRUPTED = "interrupted"
     SKIPPED = "skipped"
+    CANCELLED = "cancelled"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,7 @@ class JobRecord:
         point_id: the recovery point that it made.
         error_code, error_message: of the error that ended it; never holds a secret.
         slot: the scheduled instant that it belongs to; None: it was asked for by hand.
+        notes: what is worth knowing of it, as far as it was known when it ended.
     """
 
     job_id: str
@@ -63,6 +68,7 @@ class JobRecord:
     error_code: str | None = None
     error_message: str | None = None
     slot: datetime | None = None
+    notes: tuple[Note, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +86,11 @@ class JobName:
     started_at: datetime
 
 
+def note_document(note: Note) -> dict[str, Any]:
+    """One note as records and JSON show it."""
+    return {"code": note.code.value, "text": note.text, "facts": dict(note.facts)}
+
+
 def write_job(store: ObjectStore, item_id: str, record: JobRecord) -> None:
     """Keep the record of a run that has ended."""
     if not JOB_ID.fullmatch(record.job_id):
@@ -94,6 +105,7 @@ def write_job(store: ObjectStore, item_id: str, record: JobRecord) -> None:
         "error_code": record.error_code,
         "error_message": record.error_message,
         "slot": instant_text(record.slot),
+        "notes": [note_document(note) for note in record.notes],
     }
     started_at = record.started_at.astimezone(UTC)
     name = (
@@ -168,4 +180,23 @@ def _decode(key: str, data: bytes) -> JobRecord:
         error_code=fields.optional_text("error_code"),
         error_message=fields.optional_text("error_message"),
         slot=fields.optional_instant("slot"),
+        notes=tuple(_note(fields, one) for one in fields.values("notes")),
     )
+
+
+def _note(fields: Fields, stored: Any) -> Note:
+    """One note; a bare sentence, or one whose code this version does not know, has no meaning
+    beside its words."""
+    if isinstance(stored, str):
+        return Note(NoteCode.OTHER, stored)
+    if not isinstance(stored, dict):
+        raise fields.wrong("notes", "a list of notes")
+    note = Fields(fields.key, stored, "notes.")
+    try:
+        code = NoteCode(note.text("code"))
+    except ValueError:
+        code = NoteCode.OTHER
+    facts = stored.get("facts") or {}
+    if not isinstance(facts, dict):
+        raise note.wrong("facts", "an object")
+    return Note(code, note.text("text"), {str(name): str(facts[name]) for name in facts})

@@ -18,6 +18,7 @@ __all__ = [
     "STREAM_NAME",
     "VAULT_KEY",
     "cancel_key",
+    "cancelled_prefix",
     "data_prefix",
     "item_index_key",
     "item_key",
@@ -129,6 +130,11 @@ def verdict_key(item_id: str, job_id: str) -> str:
 def cancel_key(item_id: str, job_id: str) -> str:
     """That somebody asked the running job to end (vault/running.py)."""
     return f"items/{item_id}/running/{job_id}.cancel"
+
+
+def cancelled_prefix(item_id: str) -> str:
+    """The slots that somebody cancelled (vault/cancelled_slots.py)."""
+    return f"items/{item_id}/cancelled/"
 
 
 def tail_prefix(item_id: str, lineage_word: str | None = None) -> str:

@@ -31,12 +31,12 @@ from sqlbak.errors import (
     StoreUnreachable,
 )
 from sqlbak.stopping import NEVER, StopSignal
-from sqlbak.vault.documents import decode, encode, instant_text
 from sqlbak.vault.layout import LEASES_PREFIX, lease_key
+from sqlbak.vault.lease_record import LeaseRecord
 from sqlbak.vault.store import ObjectStore
 from sqlbak.vault.work_progress import WorkProgress
 
-__all__ = ["TTL_SECONDS", "Lease", "LeaseRecord", "Leases"]
+__all__ = ["TTL_SECONDS", "Lease", "Leases"]
 
 TTL_SECONDS = 60.0
 
@@ -53,71 +53,6 @@ def steady_clock() -> float:
 
 def _utc_now() -> datetime:
     return datetime.now(UTC)
-
-
-@dataclass(frozen=True, slots=True)
-class LeaseRecord:
-    """What a lease's object says.
-
-    Attributes:
-        name: what is leased.
-        token: grows with every grant.
-        grant: the random id of this grant.
-        renewals: grows with every heartbeat.
-        holder: who holds it, for people (host and process).
-        purpose: what for, for people.
-        acquired_at: since when, on the holder's clock; for showing only.
-        ttl_seconds: how long it lives after a heartbeat.
-        is_free: it was released.
-        progress: how far the work had come at that heartbeat; None: nothing is known.
-    """
-
-    name: str
-    token: int
-    grant: str
-    renewals: int
-    holder: str
-    purpose: str
-    acquired_at: datetime
-    ttl_seconds: float
-    is_free: bool
-    progress: WorkProgress | None = None
-
-    def encode(self) -> bytes:
-        """The object's bytes."""
-        return encode(
-            {
-                "name": self.name,
-                "token": self.token,
-                "grant": self.grant,
-                "renewals": self.renewals,
-                "holder": self.holder,
-                "purpose": self.purpose,
-                "acquired_at": instant_text(self.acquired_at),
-                "ttl_seconds": self.ttl_seconds,
-                "is_free": self.is_free,
-                "progress": None if self.progress is None else self.progress.document(),
-            }
-        )
-
-    @classmethod
-    def decode(cls, key: str, data: bytes) -> LeaseRecord:
-        """The reverse; ObjectDamaged naming the key."""
-        fields = decode(key, data)
-        return cls(
-            name=fields.text("name"),
-            token=fields.integer("token", minimum=1),
-            grant=fields.text("grant"),
-            renewals=fields.integer("renewals"),
-            holder=fields.text("holder"),
-            purpose=fields.text("purpose"),
-            acquired_at=fields.instant("acquired_at"),
-            ttl_seconds=fields.number("ttl_seconds"),
-            is_free=fields.boolean("is_free"),
-            progress=None
-            if fields.is_null("progress")
-            else WorkProgress.read(fields.section("progress")),
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -397,7 +332,7 @@ class Lease:
         else:
             if current.grant == self._record.grant and not current.is_free:
                 return etag, current
-            lost = f"{_for_people(current.holder)} took it ({current.purpose})"
+            lost = f"{current.who} took it ({current.purpose})"
         with self._lock:
             self._lost = lost
         self.check()
@@ -423,13 +358,8 @@ def _nothing_known() -> WorkProgress | None:
 
 def _held(record: LeaseRecord) -> LeaseHeld:
     return LeaseHeld(
-        f"{record.name} is being worked on by {_for_people(record.holder)} ({record.purpose}) "
+        f"{record.name} is being worked on by {record.who} ({record.purpose}) "
         f"since {record.acquired_at:%Y-%m-%d %H:%M:%S}Z",
         hint="wait for it to finish; if that process is dead, its lease expires within "
         f"{record.ttl_seconds * (1 + _MARGIN):.0f} seconds",
     )
-
-
-def _for_people(holder: str) -> str:
-    """Host and pid; what follows them tells programs whether that process lives."""
-    return holder.partition(" ")[0]

@@ -20,7 +20,8 @@ and means nothing; if S had rolled forward instead, the manifest is there, and J
 verdict without its running record is therefore always refuse and can be deleted.
 
 Anybody who reaches the vault may ask J to end, by a third object that is written once. J looks for
-it now and then; it decides nothing, and whoever removes the running record removes it too.
+it now and then; it decides nothing, and whoever removes the running record removes it too. That J
+is not begun again for its slot is kept elsewhere (vault/cancelled_slots.py).
 
 The one thing left to assume: no process sleeps between two of these calls for as long as a
 committed point lives (retention and soft delete together).
@@ -34,7 +35,9 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from sqlbak.errors import ObjectNotFound, PreconditionFailed
-from sqlbak.vault.documents import decode, encode, instant_text, put_once, same_or_put
+from sqlbak.model import PointType
+from sqlbak.vault.cancelled_slots import TypeSlot, cancel_slots
+from sqlbak.vault.documents import Fields, decode, encode, instant_text, put_once, same_or_put
 from sqlbak.vault.layout import (
     JOB_ID,
     POINT_ID,
@@ -80,6 +83,8 @@ class RunningRecord:
         lease: the name of the lease that it holds (vault/lease.py).
         grant: the id of that lease's grant: whoever holds another has outlived the job.
         type: what the job does, as its job record will say it; None: an older version wrote it.
+        slots: what nothing else is taken for when it is cancelled; none when it was asked for by
+            hand.
     """
 
     job_id: str
@@ -90,6 +95,7 @@ class RunningRecord:
     lease: str
     grant: str
     type: str | None = None
+    slots: tuple[TypeSlot, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +128,9 @@ def write_running(store: ObjectStore, item_id: str, record: RunningRecord) -> No
         "lease": record.lease,
         "grant": record.grant,
         "type": record.type,
+        "slots": [
+            {"type": slot.type.value, "slot": instant_text(slot.instant)} for slot in record.slots
+        ],
     }
     put_once(store, running_key(item_id, record.job_id), encode(document))
 
@@ -143,18 +152,23 @@ def is_running(store: ObjectStore, item_id: str, job_id: str) -> bool:
 
 
 def ask_to_cancel(store: ObjectStore, item_id: str, job_id: str, wish: Cancellation) -> bool:
-    """Ask a running job to end; False when it has ended by now. Asking twice is as good as once."""
+    """Ask a running job to end, and cancel the slots that it serves; False when it has ended by
+    now. Asking twice is as good as once."""
     key = cancel_key(item_id, job_id)
     document = {
         "kind": "cancellation",
         "asked_at": instant_text(wish.asked_at),
         "asked_by": wish.asked_by,
     }
-    if not is_running(store, item_id, job_id):
+    running = running_key(item_id, job_id)
+    try:
+        record = _decode(running, store.get(running))
+    except ObjectNotFound:
         return False
     with suppress(PreconditionFailed):
         put_once(store, key, encode(document))
     if is_running(store, item_id, job_id):
+        cancel_slots(store, item_id, record.slots, asked_at=wish.asked_at, asked_by=wish.asked_by)
         return True
     # It ended between the two looks, and nobody else would come for this soon.
     store.delete([key])
@@ -236,7 +250,18 @@ def _decode(key: str, data: bytes) -> RunningRecord:
         lease=fields.text("lease"),
         grant=fields.text("grant"),
         type=fields.optional_text("type"),
+        slots=()
+        if fields.is_null("slots")
+        else tuple(_slot(section) for section in fields.sections("slots")),
     )
     if not POINT_ID.fullmatch(record.point_id):
         raise fields.wrong("point_id", "a point id")
     return record
+
+
+def _slot(fields: Fields) -> TypeSlot:
+    try:
+        kind = PointType(fields.text("type"))
+    except ValueError as error:
+        raise fields.wrong("type", "a type of backup") from error
+    return TypeSlot(kind, fields.instant("slot"))

@@ -120,7 +120,7 @@ def test_a_running_full_is_seen_followed_and_ended_from_elsewhere_and_leaves_not
         assert isinstance(error, Cancelled)
         while told["event"] != "ended":
             told = json.loads(follower.stdout.readline())
-        assert (told["id"], told["outcome"]) == (running["id"], "interrupted")
+        assert (told["id"], told["outcome"]) == (running["id"], "cancelled")
     finally:
         kill_hard(follower)
 
@@ -129,7 +129,7 @@ def test_a_running_full_is_seen_followed_and_ended_from_elsewhere_and_leaves_not
     after = asked(capsys, "orders", "--failed").ok()
     assert after["running"] == []
     (failed,) = after["jobs"]
-    assert (failed["id"], failed["outcome"]) == (running["id"], "interrupted")
+    assert (failed["id"], failed["outcome"]) == (running["id"], "cancelled")
     assert failed["error"]["code"] == "cancelled"
 
     again = asked(capsys, "--cancel", running["id"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,8 +28,8 @@ PATIENCE_SECONDS = 60.0
 
 
 @contextmanager
-def service(site: Site) -> Iterator[subprocess.Popen[str]]:
-    process = site.start("run", "--tick", "0.2", "--grace", "10")
+def service(site: Site, *more: str) -> Iterator[subprocess.Popen[str]]:
+    process = site.start("run", "--tick", "0.2", "--grace", "10", *more)
     try:
         yield process
     finally:
@@ -53,6 +54,23 @@ def points(site: Site) -> list[dict[str, Any]]:
 
 def manifests(site: Site) -> list[Path]:
     return list((site.root / "vault").glob("items/*/points/*"))
+
+
+@contextmanager
+def heard(process: subprocess.Popen[str]) -> Iterator[list[str]]:
+    """The names of the events that it logs, while it logs them; it is asked to stop at the end."""
+    names: list[str] = []
+    assert process.stderr is not None
+    lines = process.stderr
+    thread = threading.Thread(target=lambda: names.extend(json.loads(x)["event"] for x in lines))
+    thread.start()
+    try:
+        yield names
+    finally:
+        process.send_signal(signal.SIGTERM)
+        thread.join()
+        process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == 0
 
 
 def end(process: subprocess.Popen[str]) -> list[dict[str, Any]]:
@@ -138,6 +156,33 @@ def test_a_scheduler_that_is_killed_in_a_full_is_followed_by_one_that_completes_
         end(second)
     assert len(points(site)) == 1
     assert not list((site.root / "vault").glob("items/*/running/*"))
+
+
+def test_a_full_that_is_cancelled_is_begun_again_by_no_scheduler_but_by_hand(site: Site) -> None:
+    # So slow that it lasts; neither scheduler knows of the other.
+    slowly = ("--bandwidth", "128KiB/s")
+    with service(site, *slowly) as first, service(site, *slowly) as second:
+        (running,) = until(lambda: list((site.root / "vault").glob("items/*/running/*.json")))
+        asked = site.run("jobs", "--cancel", running.stem).ok()
+        assert [slot["type"] for slot in asked["slots"]] == ["full"]
+        with heard(first) as one, heard(second) as other:
+            until(lambda: "backup cancelled" in [*one, *other])
+            until(lambda: not list((site.root / "vault").glob("items/*/running/*")))
+            before = [names.count("backup started") for names in (one, other)]
+            # They forget all that they know, and look anew.
+            for process, names in ((first, one), (second, other)):
+                process.send_signal(signal.SIGHUP)
+                until(lambda names=names: names.count("policies loaded") == 2)
+            time.sleep(1.5)  # both have looked several times since
+            assert [names.count("backup started") for names in (one, other)] == before
+    assert [*one, *other].count("backup cancelled") == 1
+    assert "backup done" not in [*one, *other]
+    document = site.run("jobs").ok()
+    assert document["running"] == []
+    assert [job["outcome"] for job in document["jobs"]] == ["cancelled"]
+
+    site.backup("full")
+    assert len(manifests(site)) == 1
 
 
 def test_a_bad_policy_file_is_reported_and_the_last_good_one_stays_in_force(site: Site) -> None:

@@ -53,6 +53,10 @@ def test_the_rules_are_what_prometheus_understands() -> None:
     promtool("check", "rules", "--lint-fatal", RULES)
 
 
+def test_the_example_of_a_scrape_is_what_prometheus_understands() -> None:
+    promtool("check", "config", RULES.parent / "prometheus.yaml")
+
+
 def test_the_rules_fire_when_they_should_and_only_then(tmp_path: Path) -> None:
     for file in (RULES, Path(__file__).parent / "alerts.test.yaml"):
         shutil.copy(file, tmp_path)

@@ -12,7 +12,7 @@ from sqlbak.model import PointType
 from sqlbak.monitor.job_history import past_jobs
 from sqlbak.monitor.running_jobs import JobState, state_of
 from sqlbak.vault.job_records import JobOutcome, write_job
-from sqlbak.vault.lease import LeaseRecord
+from sqlbak.vault.lease_record import LeaseRecord
 from sqlbak.vault.memory_store import MemoryStore
 from sqlbak.vault.running import RunningRecord
 from sqlbak.vault.vault import Vault, create_vault

@@ -20,6 +20,7 @@ from sqlbak.monitor.status import Health, ItemStatus, status_of
 from sqlbak.monitor.watched import Look, Watched
 from sqlbak.policy.calendar import slots
 from sqlbak.policy.schema import LogCadence, Policy
+from sqlbak.vault.cancelled_slots import TypeSlot
 from tests.monitor.watching import (
     DAY,
     GOLD,
@@ -171,6 +172,18 @@ def test_the_facts_of_an_item() -> None:
     logs = [point for point in points if point.last_lsn > fulls[-1].last_lsn]
     assert status.restore_bytes == (1 + len(logs)) * MIB
     assert status.restore_seconds == 60 * status.restore_bytes / MIB
+
+
+def test_a_backup_that_somebody_cancelled_is_missing_by_intent() -> None:
+    points = [one for one in served(NOON) if one.id < "20260304" or one.type is PointType.LOG]
+    slot = TypeSlot(FULL, NOON.replace(hour=1))
+    status = status_of(watched(points, cancelled=(slot,)), NOON)
+    assert status.health is Health.AT_RISK
+    (concern,) = [one for one in status.concerns if one.detail == "full"]
+    assert "due at 2026-03-04 01:00Z was cancelled" in concern.what
+    assert "next one is due at 2026-03-05 01:00Z" in concern.what
+    unprotected = status_of(watched(None, cancelled=(slot,)), NOON)
+    assert "its full was cancelled" in unprotected.concerns[0].what
 
 
 def test_a_copy_of_an_item_promises_nothing() -> None:

@@ -17,3 +17,12 @@ def test_one_item_that_fails_does_not_hold_up_another() -> None:
     backoff = Backoff()
     backoff.failed("orders", 0.0)
     assert not backoff.is_waiting("erp", 0.0)
+
+
+def test_what_is_gone_is_forgotten() -> None:
+    backoff = Backoff()
+    for name in ("orders", "erp"):
+        backoff.failed(name, 0.0)
+    backoff.keep(lambda name: name == "erp")
+    assert not backoff.is_waiting("orders", 0.0)
+    assert backoff.is_waiting("erp", 0.0)

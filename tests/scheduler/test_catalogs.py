@@ -15,6 +15,8 @@ from sqlbak.errors import SqlbakError, StoreUnreachable
 from sqlbak.fleet import Fleet
 from sqlbak.model import EngineName, Item, Point, PointType
 from sqlbak.scheduler.catalogs import Catalogs
+from sqlbak.vault.cancelled_slots import TypeSlot, cancel_slots
+from sqlbak.vault.memory_store import MemoryStore
 
 AT = datetime(2026, 11, 22, 12, tzinfo=UTC)
 
@@ -24,6 +26,7 @@ class View:
 
     def __init__(self) -> None:
         self.id = "vault"
+        self.store = MemoryStore()
         self.names = ["a", "b"]
         self.taken: dict[str, list[Point]] = {"a": [], "b": []}
         self.listed = 0
@@ -43,6 +46,9 @@ class View:
     def points(self, item_id: str) -> list[Point]:
         return list(self.taken[item_id.removesuffix("-1")])
 
+    def vault_names(self) -> tuple[str, ...]:
+        return ("main",)
+
     def policy(self, name: str) -> Any:
         return SimpleNamespace(vault="far" if name.startswith("far") else "main")
 
@@ -50,7 +56,8 @@ class View:
 
     def leave(self) -> None: ...
 
-    def close_when_idle(self) -> None: ...
+    def close_when_idle(self) -> None:
+        self.is_closed = True
 
     def close(self) -> None:
         self.is_closed = True
@@ -78,7 +85,7 @@ class Stage:
         self.until(lambda: self.catalogs.known(name) is not None)
         known = self.catalogs.known(name)
         assert known is not None
-        return known.points
+        return known.served.points
 
 
 @pytest.fixture
@@ -112,6 +119,41 @@ def test_an_item_that_changed_is_read_again_and_one_that_is_new_is_found(stage: 
     stage.view.taken["c"] = [point()]
     stage.catalogs.forget("c")
     assert stage.points("c") == (point(),)
+
+
+def test_slots_that_somebody_cancelled_are_known(stage: Stage) -> None:
+    slot = TypeSlot(PointType.FULL, AT)
+    cancel_slots(stage.view.store, "a-1", [slot], asked_at=AT, asked_by="ops")
+    assert stage.points("a") == ()
+    known = stage.catalogs.known("a")
+    assert known is not None
+    assert known.served.cancelled == (slot,)
+
+
+def test_nothing_stays_of_items_that_are_gone_nor_of_vaults(stage: Stage) -> None:
+    assert stage.points("a") == stage.points("far") == ()
+    stage.catalogs.forget("far")
+    assert stage.points("far") == ()
+    stage.catalogs.keep(lambda name: name == "a")
+    state = stage.catalogs._current()
+    assert set(state.known) == {"a"}
+    assert set(state.forgotten) == set()
+    assert set(stage.catalogs._pools) == {"main", "far"}
+    other = View()
+    stage.use(other)
+    assert set(stage.catalogs._pools) == {"main"}
+    assert stage.points("a") == ()
+    stage.view = other
+
+
+def test_a_defect_of_a_reader_is_told(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_item_id: str) -> list[Point]:
+        raise ZeroDivisionError("oops")
+
+    monkeypatch.setattr(stage.view, "points", broken)
+    assert stage.catalogs.known("a") is None
+    stage.until(lambda: stage.failed)
+    assert "ZeroDivisionError" in stage.failed[0][1].message
 
 
 def test_a_vault_that_does_not_answer_holds_up_no_other_item(stage: Stage) -> None:

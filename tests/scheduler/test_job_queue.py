@@ -28,6 +28,7 @@ from sqlbak.scheduler.queue_dispatch import QueueDispatch
 from sqlbak.scheduler.queue_worker import QueueWorker
 from sqlbak.scheduler.working import Ended, Ending
 from sqlbak.stopping import StopSignal
+from sqlbak.stored_item import Served
 from tests.engines.postgres.clusters import Cluster, available_majors, running_cluster
 
 pytestmark = pytest.mark.postgres
@@ -164,9 +165,9 @@ class Hall:
                     own.wait(0.05)
             return self.world.done(name, job)
 
-        def points(_fleet: Fleet, item: str) -> tuple[Point, ...]:
+        def look(_fleet: Fleet, item: str) -> Served:
             with self.world.lock:
-                return tuple(self.world.points[item])
+                return Served(tuple(self.world.points[item]))
 
         one = QueueWorker(
             self.dsn,
@@ -179,7 +180,7 @@ class Hall:
             polling_seconds=0.3,
             now=lambda: NOON,
             take=take,
-            points=points,
+            look=look,
         )
 
         def run() -> None:

@@ -14,7 +14,7 @@ import pytest
 from sqlbak.errors import BackupPaused, Cancelled, Interrupted, LeaseHeld, ServerUnreachable
 from sqlbak.fleet import Fleet
 from sqlbak.jobs.backup import BackupOutcome
-from sqlbak.model import EngineName, Item, Point, PointType
+from sqlbak.model import EngineName, Item, Note, NoteCode, Point, PointType
 from sqlbak.monitor.events import Event, EventKind
 from sqlbak.policy.loading import load_configuration
 from sqlbak.scheduler import working
@@ -22,6 +22,8 @@ from sqlbak.scheduler.due import DueJob, Protected, due
 from sqlbak.scheduler.logs import event_log
 from sqlbak.scheduler.working import Ending, Work
 from sqlbak.stopping import StopSignal
+from sqlbak.stored_item import Served
+from sqlbak.vault.cancelled_slots import TypeSlot
 from sqlbak.vault.job_records import JobOutcome, list_jobs
 
 NOW = datetime(2026, 11, 22, 12, 1, tzinfo=UTC)
@@ -85,7 +87,7 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
     made.fleet.close()
 
 
-def done(*kinds: PointType, notes: tuple[str, ...] = ()) -> BackupOutcome:
+def done(*kinds: PointType, notes: tuple[Note, ...] = ()) -> BackupOutcome:
     return BackupOutcome(ITEM, tuple(point(kind, NOW) for kind in kinds), notes)
 
 
@@ -113,7 +115,8 @@ def test_a_backup_in_time_misses_nothing(stage: Stage) -> None:
 
 
 def test_a_log_that_became_something_else_is_a_broken_chain(stage: Stage) -> None:
-    note = "a full was taken instead of a log: the slot is gone"
+    text = "a full was taken instead of a log: the slot is gone"
+    note = Note(NoteCode.TAKEN_INSTEAD, text, {"asked": "log", "taken": "full"})
     stage.take(lambda: done(FULL, notes=(note,)))
     (event,) = [one for one in stage.heard.events if one.kind is EventKind.CHAIN_BROKEN]
     assert "the slot is gone" in event.what
@@ -140,6 +143,27 @@ def test_each_end_of_a_backup_has_its_name(stage: Stage, error: Exception, endin
     ended = stage.take(raising(error))
     assert ended.ending is ending
     assert ended.error is error
+
+
+def test_what_somebody_cancelled_elsewhere_is_told_from_what_another_had_taken(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = stage.job(0.25)
+    assert job.slot is not None
+    points = (point(FULL, NOW - timedelta(hours=11)), point(LOG, NOW - timedelta(hours=0.25)))
+    mark = TypeSlot(LOG, job.slot.instant)
+    seen = {
+        Ending.CANCELLED: Served(points, (mark,)),
+        Ending.NOT_DUE: Served((*points, point(LOG, NOW)), (mark,)),
+        Ending.DONE: Served(points, (TypeSlot(LOG, job.slot.instant - timedelta(minutes=15)),)),
+    }
+    for ending, served in seen.items():
+
+        def back_up(*_words: Any, served: Served = served, **more: Any) -> BackupOutcome:
+            return done(LOG) if more["still_due"](served) else done()
+
+        monkeypatch.setattr(working, "back_up", back_up)
+        assert stage.work.take(stage.fleet, job).ending is ending
 
 
 def test_what_another_process_had_taken_is_no_backup_and_no_failure(stage: Stage) -> None:

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
-from sqlbak.vault.job_records import JobOutcome, JobRecord, list_jobs, remove_jobs_before, write_job
+from sqlbak.model import Note, NoteCode
+from sqlbak.vault.job_records import (
+    JobOutcome,
+    JobRecord,
+    list_job_names,
+    list_jobs,
+    remove_jobs_before,
+    write_job,
+)
 from sqlbak.vault.layout import jobs_prefix
+from sqlbak.vault.memory_store import MemoryStore
 from sqlbak.vault.store import ObjectStore
 
 NOW = datetime(2024, 5, 1, 12, 0, tzinfo=UTC)
@@ -35,6 +47,38 @@ def test_runs_are_listed_newest_first(store: ObjectStore) -> None:
     assert list_jobs(store, ITEM, limit=3) == [job(4), job(3), job(2)]
     assert list_jobs(store, ITEM, limit=100) == [job(number) for number in (4, 3, 2, 1, 0)]
     assert list_jobs(store, "other", limit=5) == []
+
+
+def test_notes_keep_what_programs_decide_by(store: ObjectStore) -> None:
+    facts = {"kind": "log", "login": "sa", "device": "NUL", "name": "\udcff \u00e9"}
+    notes = (Note(NoteCode.FOREIGN_BACKUP, "another tool", facts), Note(NoteCode.OTHER, "words"))
+    record = replace(job(2), notes=notes)
+    write_job(store, ITEM, record)
+    assert list_jobs(store, ITEM, limit=9) == [record]
+
+
+@pytest.mark.parametrize(
+    ("stored", "notes"),
+    [
+        (None, ()),
+        (["the slot is gone"], (Note(NoteCode.OTHER, "the slot is gone"),)),
+        (
+            [{"code": "of_tomorrow", "text": "new words", "facts": {"count": 3}}],
+            (Note(NoteCode.OTHER, "new words", {"count": "3"}),),
+        ),
+        ([{"code": "log_missing", "text": "gone"}], (Note(NoteCode.LOG_MISSING, "gone"),)),
+    ],
+)
+def test_notes_of_other_versions_can_be_read(stored: Any, notes: tuple[Note, ...]) -> None:
+    store = MemoryStore()
+    write_job(store, ITEM, job(2))
+    (name,) = list_job_names(store, ITEM)
+    document = json.loads(store.get(name.key))
+    document["notes"] = stored
+    if stored is None:
+        del document["notes"]
+    store.replace(name.key, json.dumps(document).encode(), if_match=store.head(name.key).etag)
+    assert list_jobs(store, ITEM, limit=9) == [replace(job(2), notes=notes)]
 
 
 def test_old_records_can_be_removed(store: ObjectStore) -> None:

@@ -23,6 +23,7 @@ from sqlbak.engines.postgres.identity import SystemIdentity, identify
 from sqlbak.engines.postgres.recentlog import RecentLog
 from sqlbak.engines.postgres.timelines import format_lsn, parse_lsn
 from sqlbak.errors import BackupFailed, EngineError, ServerBehind
+from sqlbak.model import Note, NoteCode
 
 __all__ = [
     "PATIENCE_SECONDS",
@@ -56,7 +57,7 @@ class CommitClock(Protocol):
     """Tells for one backup how far the log proves to be complete. ``notes`` are sentences for
     people about what it could not prove."""
 
-    notes: list[str]
+    notes: list[Note]
 
     def now(self) -> datetime:
         """An instant after which nothing was committed of what lies before the last cut."""
@@ -74,7 +75,7 @@ class PrimaryClock:
 
     def __init__(self, session: SqlConnection) -> None:
         self._session = session
-        self.notes: list[str] = []
+        self.notes: list[Note] = []
 
     def now(self) -> datetime:
         """See CommitClock."""
@@ -98,7 +99,7 @@ class StandbyClock:
 
     def __init__(self, session: SqlConnection) -> None:
         self._session = session
-        self.notes: list[str] = []
+        self.notes: list[Note] = []
 
     def last_transaction_end(self) -> datetime | None:
         """When, on the primary's clock, the last transaction replayed was ended; None when none
@@ -161,7 +162,7 @@ class FollowedClock:
         self._text = f"heartbeat {secrets.token_hex(8)}"
         self._written: int | None = None
         self._is_primary_asked = True
-        self.notes: list[str] = []
+        self.notes: list[Note] = []
 
     def now(self) -> datetime:
         """See CommitClock."""
@@ -205,11 +206,12 @@ class FollowedClock:
         return covers_until
 
 
-def unproven(why: str) -> str:
+def unproven(why: str) -> Note:
     """The note of a backup that could not ask the primary."""
-    return (
+    return Note(
+        NoteCode.COVERAGE_UNPROVEN,
         "the instant up to which this backup covers is that of the last transaction replayed by"
-        f" the standby: {why}"
+        f" the standby: {why}",
     )
 
 

@@ -28,7 +28,7 @@ from sqlbak.engines.postgres.pagehash import PageHash
 from sqlbak.engines.postgres.pagemap import PageMap
 from sqlbak.engines.postgres.timelines import format_lsn
 from sqlbak.errors import BaseUnusable, LogRewritten, ServerBehind
-from sqlbak.model import DifferentialMethod, PointType
+from sqlbak.model import DifferentialMethod, Note, NoteCode, PointType
 from sqlbak.progress import Progress
 from sqlbak.stopping import StopSignal
 
@@ -64,12 +64,13 @@ def take_differential(
             stop=stop,
         )
 
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
     if base.method is DifferentialMethod.NATIVE:
         try:
             return take(_Native(base))
         except NativeRefused as refused:
-            notes = (f"pages were compared instead of the native method: {refused}",)
+            why = f"pages were compared instead of the native method: {refused}"
+            notes = (Note(NoteCode.METHOD_CHANGED, why),)
     taken = take(_Pages(base))
     return replace(taken, notes=(*notes, *taken.notes))
 

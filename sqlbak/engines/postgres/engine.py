@@ -10,6 +10,7 @@ from sqlbak.engines.port import (
     BackupResult,
     DifferentialBase,
     Inspection,
+    LogGap,
     PayloadSink,
     Shipment,
 )
@@ -200,7 +201,7 @@ class PostgresEngine:
             line = read_histories(connection, identity.timeline, NEVER.check).line
         return LogPosition(str(line.timeline_of(slot.restart_lsn)), slot.restart_lsn)
 
-    def log_gap(self, since: LogPosition) -> str | None:  # noqa: ARG002 - the slot tells no more
+    def log_gap(self, since: LogPosition) -> LogGap | None:  # noqa: ARG002 - the slot tells no more
         """Nothing more is known."""
         return None
 

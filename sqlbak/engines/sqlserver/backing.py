@@ -45,7 +45,7 @@ from sqlbak.errors import (
     ServerNotReady,
     SqlbakError,
 )
-from sqlbak.model import Fork, PointType
+from sqlbak.model import Fork, Note, NoteCode, PointType
 from sqlbak.progress import Progress
 from sqlbak.stopping import StopSignal
 
@@ -109,7 +109,7 @@ class Backing:
     progress: Progress
     stop: StopSignal
     sink: PayloadSink | None = None
-    notes: list[str] = field(default_factory=list)
+    notes: list[Note] = field(default_factory=list)
 
     @classmethod
     @contextmanager
@@ -169,7 +169,8 @@ class Backing:
         self.require_quiet(leftovers)
         for files in leftovers:
             files.remove()
-            self.notes.append(f"removed what an earlier run left: {files.local[0].name}")
+            left = f"removed what an earlier run left: {files.local[0].name}"
+            self.notes.append(Note(NoteCode.LEFTOVERS, left))
 
     def require_quiet(self, leftovers: Sequence[BackupFiles]) -> None:
         """BackupFailed while a backup of an earlier run that left files is still running."""

@@ -64,14 +64,14 @@ def take_differential(
             )
         backing.require_same_history(base.facts, base.point.id)
         if base_guid is None or database.base_guid != base_guid:
-            raise BaseUnusable(_another_base(backing, base))
+            raise _another_base(backing, base)
         written = backing.write(PointType.DIFFERENTIAL, label=label)
         header = written.taken.header
         # Somebody may have taken a full between that look and the backup.
         if header.base_guid != base_guid or header.fork != base.point.lineage:
             written.files.remove()
             backing.database = backing.look()
-            raise BaseUnusable(_another_base(backing, base))
+            raise _another_base(backing, base)
         if header.last_lsn < base.point.last_lsn:
             written.files.remove()
             raise LogRewritten(
@@ -81,15 +81,14 @@ def take_differential(
         return _shipped(backing, written, sink)
 
 
-def _another_base(backing: Backing, base: DifferentialBase) -> str:
-    database = backing.database
-    if database.base_guid is None:
-        return (
-            f"{backing.source.where}: the server knows of no full that a differential could be of"
-        )
-    who = full_named(backing.session, database.base_guid, stop=backing.stop)
-    return (
-        f"{backing.source.where}: differentials are of another full than {base.point.id} now: {who}"
+def _another_base(backing: Backing, base: DifferentialBase) -> BaseUnusable:
+    where, guid_now = backing.source.where, backing.database.base_guid
+    if guid_now is None:
+        return BaseUnusable(f"{where}: the server knows of no full that a differential could be of")
+    found = full_named(backing.session, guid_now, stop=backing.stop)
+    return BaseUnusable(
+        f"{where}: differentials are of another full than {base.point.id} now: {found.who}",
+        findings=found.notes(backing.source.database),
     )
 
 

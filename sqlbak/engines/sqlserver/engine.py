@@ -12,6 +12,7 @@ from sqlbak.engines.port import (
     BackupResult,
     DifferentialBase,
     Inspection,
+    LogGap,
     PayloadSink,
     Shipment,
 )
@@ -131,7 +132,7 @@ class SqlServerEngine:
         """Where the next log backup begins; None: there is none to take."""
         return oldest_position(self._source, stop=NEVER)
 
-    def log_gap(self, since: LogPosition) -> str | None:
+    def log_gap(self, since: LogPosition) -> LogGap | None:
         """Who took the log since then, or what ended its chain."""
         return explain_gap(self._source, since, stop=NEVER)
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from sqlbak.engines.port import BackupResult, PayloadSink, PlacedSink
+from sqlbak.engines.port import BackupResult, LogGap, PayloadSink, PlacedSink
 from sqlbak.engines.sqlserver.backing import Backing, Source, WrittenSet
 from sqlbak.engines.sqlserver.delivery import DiskFolder
 from sqlbak.engines.sqlserver.foreign import logs_since, restore_named
@@ -19,7 +19,7 @@ from sqlbak.engines.sqlserver.rows import number
 from sqlbak.engines.sqlserver.taking import is_backup_running, read_set
 from sqlbak.engines.sqlserver.url_delivery import UrlPlace, is_whole_set
 from sqlbak.errors import BackupFailed, BackupPaused, LogChainBroken, LogRewritten
-from sqlbak.model import LogPosition, PointType
+from sqlbak.model import LogPosition, Note, NoteCode, PointType
 from sqlbak.progress import NO_PROGRESS, Progress
 from sqlbak.stopping import StopSignal
 
@@ -53,28 +53,31 @@ def take_log(
             if header.fork == since.lineage and header.last_lsn <= since.lsn:
                 written.files.remove()  # the vault has it
             elif _joins(header, since, follows_log):
-                backing.notes.append(
-                    "a log backup that an earlier run took and did not ship was shipped"
-                )
+                shipped = "a log backup that an earlier run took and did not ship was shipped"
+                backing.notes.append(Note(NoteCode.LEFTOVERS, shipped))
                 backing.ship(written, sink)
                 more = LogPosition(header.fork, header.last_lsn)
                 return replace(backing.result(written), continues_on=more)
             else:
                 # The chain went on without it: of another fork, or behind a gap that was bridged.
                 written.files.remove()
-                backing.notes.append(
+                useless = (
                     "a log backup that an earlier run left joins nothing any more and was removed: "
                     f"{written.files.shown}, log {header.first_lsn} to {header.last_lsn}"
                 )
+                backing.notes.append(Note(NoteCode.LEFTOVERS, useless))
         _require_continuation(backing, since, follows_log)
         written = backing.write(PointType.LOG, leaves_restoring=leaves_restoring)
         header = written.taken.header
         if header.is_copy_only or not _joins(header, since, follows_log):
             written.files.remove()
-            who = logs_since(backing.session, source.database, since.lsn, stop=stop)
+            found = logs_since(
+                backing.session, source.database, since.lsn, stop=stop, own=header.name
+            )
             raise LogChainBroken(
                 f"{source.where}: the log that the server gave begins at {header.first_lsn}, not "
-                f"at {since.lsn}: {who}"
+                f"at {since.lsn}: {found.who}",
+                findings=found.notes(source.database),
             )
         backing.ship(written, sink)
         return backing.result(written)
@@ -105,8 +108,18 @@ def _require_continuation(backing: Backing, since: LogPosition, follows_log: boo
             f"({since.lsn}): it was set back to an older state"
         )
     if begin > since.lsn:
-        who = logs_since(backing.session, database.name, since.lsn, stop=backing.stop)
-        raise LogChainBroken(f"{where}: the log since the last backup was taken by another: {who}")
+        stolen = _stolen(backing, since)
+        raise LogChainBroken(stolen.why, findings=stolen.findings)
+
+
+def _stolen(backing: Backing, since: LogPosition) -> LogGap:
+    database = backing.source.database
+    found = logs_since(backing.session, database, since.lsn, stop=backing.stop)
+    where = backing.source.where
+    return LogGap(
+        f"{where}: the log since the last backup was taken by another: {found.who}",
+        found.notes(database),
+    )
 
 
 def _no_chain(backing: Backing) -> str:
@@ -136,7 +149,8 @@ def _left(backing: Backing) -> list[WrittenSet]:
         written = backing.written_before(files)
         if written is None:
             files.remove()
-            backing.notes.append(f"removed what a broken run left: {files.local[0].name}")
+            broken = f"removed what a broken run left: {files.local[0].name}"
+            backing.notes.append(Note(NoteCode.LEFTOVERS, broken))
         else:
             found.append(written)
     return sorted(found, key=lambda one: (one.taken.header.first_lsn, one.taken.header.last_lsn))
@@ -183,7 +197,8 @@ def take_left(
         written = backing.written_before(source.folder.taken_over(sink, point_id, names))
         if written is None:
             raise BackupFailed(f"{source.where}: what a broken run left is no whole backup")
-        backing.notes.append("a log backup that an earlier run took and did not commit was kept")
+        kept = "a log backup that an earlier run took and did not commit was kept"
+        backing.notes.append(Note(NoteCode.LEFTOVERS, kept))
         backing.ship(written, sink)
         return backing.result(written)
 
@@ -202,12 +217,11 @@ def oldest_position(source: Source, *, stop: StopSignal) -> LogPosition | None:
         return LogPosition(backing.lineage, begin)
 
 
-def explain_gap(source: Source, since: LogPosition, *, stop: StopSignal) -> str:
+def explain_gap(source: Source, since: LogPosition, *, stop: StopSignal) -> LogGap:
     """Why the log from ``since`` on cannot be had any more."""
     with Backing.open(source, NO_PROGRESS, stop) as backing:
         if backing.lineage != since.lineage:
-            return _forked(backing)
+            return LogGap(_forked(backing))
         if backing.database.last_log_backup_lsn is None:
-            return _no_chain(backing)
-        who = logs_since(backing.session, backing.database.name, since.lsn, stop=stop)
-        return f"{source.where}: the log since the last backup was taken by another: {who}"
+            return LogGap(_no_chain(backing))
+        return _stolen(backing, since)

@@ -333,7 +333,7 @@ def test_where_the_servers_own_method_is_not_safe_pages_are_compared_and_it_is_s
             result = take_differential(cluster, base).result
             assert result.facts["differential"]["method"] == "pages"
             (note,) = result.notes
-            return note
+            return note.text
 
         assert "summarize_wal is off" in refused()
         cluster.configure({"summarize_wal": "on"})
@@ -353,7 +353,7 @@ def refused_manifest(cluster: Cluster, full: Taken) -> str:
     streams = {**full.streams, "backup_manifest": b"{}"}
     base = base_of(Taken(full.result, streams), DifferentialMethod.NATIVE)
     (note,) = take_differential(cluster, base).result.notes
-    return note
+    return note.text
 
 
 @pytest.mark.parametrize("major", [m for m in available_majors() if m < 17][:1])
@@ -362,4 +362,4 @@ def test_versions_without_the_servers_own_method_compare_pages(major: int) -> No
         base = base_of(take_full(cluster), DifferentialMethod.NATIVE)
         result = take_differential(cluster, base).result
     assert result.facts["differential"]["method"] == "pages"
-    assert "does not have it" in result.notes[0]
+    assert "does not have it" in result.notes[0].text

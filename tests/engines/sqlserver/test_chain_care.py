@@ -9,7 +9,7 @@ import pytest
 
 from sqlbak.engines.sqlserver import backing
 from sqlbak.errors import BackupFailed, BackupPaused, InstantUnreachable, Refused
-from sqlbak.model import Point
+from sqlbak.model import NoteCode, Point
 from tests.engines.sqlserver.site import DIFFERENTIAL, FULL, LOG, Site, site_in
 
 
@@ -30,9 +30,9 @@ def test_a_foreign_full_is_named_and_a_full_is_taken_instead(site: Site) -> None
     site.simulator.insert("Foreign", "three")
     outcome = site.backup("Foreign", DIFFERENTIAL)
     assert [point.type for point in outcome.points] == [FULL]
-    assert full.id in outcome.notes[0]
+    assert full.id in outcome.notes[0].text
     for told in ("nightly", "sa", "/var/opt/mssql/backup/theirs.bak"):
-        assert told in outcome.notes[0]
+        assert told in outcome.notes[0].text
     assert site.files() == ["theirs.bak"], "what is not ours stays"
     (site.folder / "theirs.bak").unlink()
     # The log was not touched by it.
@@ -46,8 +46,8 @@ def test_a_snapshot_of_the_machine_is_named_as_one(site: Site) -> None:
     site.simulator.snapshot_backup("Vss")
     outcome = site.backup("Vss", DIFFERENTIAL)
     assert [point.type for point in outcome.points] == [FULL]
-    assert "snapshot" in outcome.notes[0]
-    assert "VSS" in outcome.notes[0]
+    assert "snapshot" in outcome.notes[0].text
+    assert "VSS" in outcome.notes[0].text
 
 
 def test_a_foreign_copy_only_full_harms_nothing(site: Site) -> None:
@@ -63,8 +63,8 @@ def test_log_that_another_took_is_named_and_bridged_by_a_differential(site: Site
     site.simulator.insert("Stolen", "three")
     outcome = site.backup("Stolen", LOG)
     assert [point.type for point in outcome.points] == [DIFFERENTIAL]
-    assert "shipping" in outcome.notes[-1]
-    assert "NUL" in outcome.notes[-1]
+    assert "shipping" in outcome.notes[-1].text
+    assert "NUL" in outcome.notes[-1].text
     site.simulator.insert("Stolen", "four")
     last = site.point("Stolen", LOG)
     rows = ["one", "two", "in the stolen log", "three", "four"]
@@ -87,8 +87,8 @@ def test_stolen_log_that_a_differential_bridged_already_is_told_too(site: Site) 
     site.simulator.insert("Bridged", "four")
     outcome = site.backup("Bridged", LOG)
     assert [point.type for point in outcome.points] == [LOG]
-    assert "shipping" in outcome.notes[0]
-    assert "is missing" in outcome.notes[0]
+    assert "shipping" in outcome.notes[0].text
+    assert "is missing" in outcome.notes[0].text
     site.simulator.insert("Bridged", "five")
     assert site.backup("Bridged", LOG).notes == ()
     assert site.restored("Bridged") == ["one", "two", "three", "four", "five"]
@@ -113,7 +113,7 @@ def test_a_switch_to_simple_and_back_is_bridged(site: Site) -> None:
     site.simulator.execute("ALTER DATABASE Flipped SET RECOVERY FULL")
     outcome = site.backup("Flipped", LOG)
     assert [point.type for point in outcome.points] == [DIFFERENTIAL]
-    assert "SIMPLE" in outcome.notes[-1]
+    assert "SIMPLE" in outcome.notes[-1].text
     site.simulator.insert("Flipped", "three")
     site.point("Flipped", LOG)
     assert site.restored("Flipped") == ["one", "two", "unlogged", "three"]
@@ -133,7 +133,7 @@ def test_a_restore_over_the_database_begins_another_lineage_with_a_full(site: Si
     site.simulator.insert("Over", "after")
     outcome = site.backup("Over", LOG)
     assert [point.type for point in outcome.points] == [FULL]
-    assert "restored" in " ".join(outcome.notes)
+    assert "restored" in " ".join(map(str, outcome.notes))
     site.simulator.insert("Over", "later")
     last = site.point("Over", LOG)
     assert site.restored("Over", last.id) == ["one", "two", "after", "later"]
@@ -210,7 +210,7 @@ def test_a_server_that_was_set_back_goes_on_as_a_new_item(tmp_path: Path) -> Non
             database.last_log_backup_lsn = first
         outcome = site.backup("Rolled", LOG)
         assert [point.type for point in outcome.points] == [FULL]
-        assert "set back" in " ".join(outcome.notes)
+        assert "set back" in " ".join(map(str, outcome.notes))
         assert len(site.stored("Rolled")) == 2
 
 
@@ -249,7 +249,7 @@ def test_purged_history_costs_names_only(site: Site) -> None:
     site.simulator.instance.history.purge()
     outcome = site.backup("Purged", DIFFERENTIAL)
     assert [point.type for point in outcome.points] == [FULL]
-    assert "msdb does not tell" in outcome.notes[0]
+    assert "msdb does not tell" in outcome.notes[0].text
 
 
 def meanwhile(monkeypatch: pytest.MonkeyPatch, site: Site, statement: str) -> None:
@@ -271,7 +271,7 @@ def test_a_foreign_full_at_the_last_moment_is_found_in_the_header(
     meanwhile(monkeypatch, site, "BACKUP DATABASE Race1 TO DISK = 'NUL' WITH NAME = 'theirs'")
     outcome = site.backup("Race1", DIFFERENTIAL)
     assert [point.type for point in outcome.points] == [FULL]
-    assert "theirs" in outcome.notes[0]
+    assert "theirs" in outcome.notes[0].text
     assert len(site.points("Race1")) == 3
     assert site.files() == []
 
@@ -284,7 +284,10 @@ def test_log_stolen_at_the_last_moment_is_found_in_the_header(
     meanwhile(monkeypatch, site, "BACKUP LOG Race2 TO DISK = 'NUL' WITH NAME = 'theirs'")
     outcome = site.backup("Race2", LOG)
     assert [point.type for point in outcome.points] == [DIFFERENTIAL]
-    assert "theirs" in outcome.notes[-1]
+    # Our own log backup, which came too late, is nobody else's.
+    (foreign,) = [note for note in outcome.notes if note.code is NoteCode.FOREIGN_BACKUP]
+    assert foreign.facts["name"] == "theirs"
+    assert "theirs" in outcome.notes[-1].text
     assert site.files() == []
     site.simulator.insert("Race2", "four")
     site.point("Race2", LOG)

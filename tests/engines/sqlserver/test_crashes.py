@@ -213,7 +213,7 @@ def test_a_log_file_of_another_fork_is_removed_and_told(site: Site) -> None:
     site.simulator.insert("Forked", "three")
     outcome = site.backup("Forked", LOG)
     assert [point.type for point in outcome.points] == [LOG]
-    assert "joins nothing any more" in " ".join(outcome.notes)
+    assert "joins nothing any more" in " ".join(map(str, outcome.notes))
     assert site.files() == []
     assert site.restored("Forked", outcome.points[0].id) == ["one", "two", "three"]
 
@@ -228,7 +228,7 @@ def test_half_a_log_file_is_removed_and_its_log_taken_again(site: Site) -> None:
     outcome = site.backup("Half", LOG)
     # That log is lost, which is told, and bridged at once.
     assert [point.type for point in outcome.points] == [DIFFERENTIAL]
-    assert "taken by another" in " ".join(outcome.notes)
+    assert "taken by another" in " ".join(map(str, outcome.notes))
     assert site.files() == []
     site.simulator.insert("Half", "four")
     site.point("Half", LOG)

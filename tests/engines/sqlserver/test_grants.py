@@ -62,7 +62,7 @@ def test_the_documented_grants_are_enough(least: Site) -> None:
         assert facts["msdb"] is not None
     least.simulator.insert("Sales", "row 2")
     least.simulator.execute("BACKUP LOG Sales TO DISK = 'NUL' WITH NAME = 'theirs'")
-    assert "theirs" in least.backup("Sales", LOG).notes[-1]
+    assert "theirs" in least.backup("Sales", LOG).notes[-1].text
 
 
 @pytest.mark.parametrize(

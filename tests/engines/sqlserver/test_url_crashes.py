@@ -236,7 +236,7 @@ def test_a_foreign_log_backup_is_healed_by_a_differential(site: Site) -> None:
     site.simulator.execute("BACKUP LOG Healed TO DISK = 'NUL'")
     outcome = site.backup("Healed", LOG)
     assert [point.type for point in outcome.points] == [DIFFERENTIAL]
-    assert "taken by another" in " ".join(outcome.notes)
+    assert "taken by another" in " ".join(note.text for note in outcome.notes)
     site.simulator.execute("BACKUP DATABASE Healed TO DISK = 'NUL'")
     outcome = site.backup("Healed", DIFFERENTIAL)
     assert [point.type for point in outcome.points] == [FULL]

@@ -10,7 +10,7 @@ import pytest
 
 from sqlbak.cli.main import main
 from sqlbak.fleet import Fleet
-from sqlbak.model import PointType
+from sqlbak.model import NoteCode, PointType
 from sqlbak.monitor.events import Event, EventKind
 from sqlbak.monitor.gathering import Gatherer
 from sqlbak.monitor.status import Health, ItemStatus, status_of
@@ -18,6 +18,7 @@ from sqlbak.scheduler.due import DueJob
 from sqlbak.scheduler.logs import event_log
 from sqlbak.scheduler.working import Ending, Work
 from sqlbak.stopping import NEVER
+from sqlbak.vault.job_records import list_jobs
 from tests.engines.sqlserver.site import DIFFERENTIAL, FULL, LOG, Site
 
 
@@ -111,7 +112,22 @@ def test_backups_of_other_tools_are_told_by_name(site: Site) -> None:
     site.simulator.insert("Shared", "three")
     told = {event.kind: event.what for event in taken(site, "Shared", LOG)}
     assert "'theirs' by sa" in told[EventKind.FOREIGN_BACKUP]
-    assert EventKind.CHAIN_BROKEN in told
+    assert "'theirs' by sa" in told[EventKind.CHAIN_BROKEN]
+
+    # The record of the run keeps it, for whoever asks later.
+    with site.fleet() as fleet:
+        (stored,) = fleet.stored_items("erp/Shared")
+        records = list_jobs(stored.vault.store, stored.item.id, limit=9)
+    notes = {note.code: note.facts for record in records for note in record.notes}
+    assert notes[NoteCode.TAKEN_INSTEAD] == {"asked": "log", "taken": "differential"}
+    facts = notes[NoteCode.FOREIGN_BACKUP]
+    assert (facts["kind"], facts["name"], facts["login"]) == ("log", "theirs", "sa")
+    assert (facts["device"], facts["device_kind"]) == ("NUL", "file")
+    seen = statuses(site)[0]["erp/Shared"]
+    (concern,) = [one for one in seen.concerns if one.kind is EventKind.FOREIGN_BACKUP]
+    assert "'theirs' by sa" in concern.what
+    assert seen.health is Health.HEALTHY
+
     site.simulator.execute("BACKUP DATABASE Shared TO DISK = 'NUL' WITH NAME = 'theirs too'")
     told = {event.kind: event.what for event in taken(site, "Shared", DIFFERENTIAL)}
     assert "theirs too" in told[EventKind.FOREIGN_BACKUP]
