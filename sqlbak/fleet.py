@@ -22,9 +22,11 @@ from sqlbak.configured_vaults import ConfiguredVaults
 from sqlbak.discovery import Discovery, NamesInUse
 from sqlbak.engines.port import Engine, Inspection
 from sqlbak.engines.registry import (
+    FolderDelivery,
     InstanceView,
     SqlServerLogin,
     SqlServerPlace,
+    UrlDelivery,
     inspect_sql_server,
     look_at_sql_server,
     postgres_engine,
@@ -225,18 +227,27 @@ class Fleet:
         )
 
     def _place(self, instance: str, settings: SqlServerInstance) -> SqlServerPlace:
-        # Asked first: it refuses what this version does not do (delivery: url).
+        # Asked first: it refuses what this version does not do.
         vault = self.vault(instance)
-        disk = settings.delivery.disk
-        if disk is None:
-            raise FeatureUnsupported(f"{instance}: delivery needs disk:")
-        return SqlServerPlace(
-            disk.server_path,
-            Path(disk.local_path),
-            owner=re.sub(r"[^0-9a-z]", "", vault.id.lower())[:16] or "sqlbak",
-            compression=settings.compression,
-            stripes=settings.stripes,
-        )
+        disk, url = settings.delivery.disk, settings.delivery.url
+        delivery: FolderDelivery | UrlDelivery
+        if disk is not None:
+            owner = re.sub(r"[^0-9a-z]", "", vault.id.lower())[:16] or "sqlbak"
+            delivery = FolderDelivery(disk.server_path, Path(disk.local_path), owner)
+        elif url is not None:
+            delivery = UrlDelivery(url, self._region(instance, url))
+        else:
+            raise FeatureUnsupported(f"{instance}: delivery needs disk: or url:")
+        return SqlServerPlace(delivery, settings.compression, settings.stripes)
+
+    def _region(self, instance: str, url: str) -> str | None:
+        """What the server's requests to ``url`` are signed for, where it does not know itself."""
+        s3 = self._configuration.vaults[self.policy(instance).vault].s3
+        host = url.removeprefix("s3://").partition("/")[0]
+        # The names of Amazon's hosts tell it.
+        if s3 is None or s3.region in (None, "us-east-1") or ".amazonaws.com" in host:
+            return None
+        return s3.region
 
     def restore_server(self, instance: str) -> TargetServer:
         """Where databases are restored to on a SQL Server instance; connects only when used.

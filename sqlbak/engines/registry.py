@@ -23,15 +23,19 @@ from sqlbak.stopping import StopSignal
 
 if TYPE_CHECKING:
     from sqlbak.engines.sqlserver.address import ServerAddress
+    from sqlbak.engines.sqlserver.delivery import DiskFolder
     from sqlbak.engines.sqlserver.restoring import TargetServer
+    from sqlbak.engines.sqlserver.url_delivery import UrlPlace
 
 __all__ = [
+    "FolderDelivery",
     "InstanceView",
     "LogFeeder",
     "LogOrder",
     "Restorer",
     "SqlServerLogin",
     "SqlServerPlace",
+    "UrlDelivery",
     "inspect_sql_server",
     "log_feeder",
     "look_at_sql_server",
@@ -58,13 +62,29 @@ class SqlServerLogin:
 
 
 @dataclass(frozen=True, slots=True)
-class SqlServerPlace:
-    """Through which folder backups are delivered, and how they are written. ``owner`` tells the
-    files of one vault from those of others."""
+class FolderDelivery:
+    """Backups go through a folder that both sides see. ``owner`` tells the files of one vault from
+    those of others."""
 
     server_path: str
     local_path: Path
     owner: str
+
+
+@dataclass(frozen=True, slots=True)
+class UrlDelivery:
+    """The server writes into the vault itself, which it knows by ``url``. ``region``: what its
+    requests are signed for; None: what it assumes."""
+
+    url: str
+    region: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class SqlServerPlace:
+    """How backups are delivered, and how they are written."""
+
+    delivery: FolderDelivery | UrlDelivery
     compression: str
     stripes: int | None
 
@@ -160,13 +180,12 @@ def postgres_engine(dsn: str, *, slot_name: str, primary_dsn: str | None = None)
 def sql_server_engine(login: SqlServerLogin, place: SqlServerPlace, database: str) -> Engine:
     """One database of a SQL Server instance; connects only when used."""
     from sqlbak.engines.sqlserver.backing import Source
-    from sqlbak.engines.sqlserver.delivery import DiskFolder
     from sqlbak.engines.sqlserver.engine import SqlServerEngine
 
     return SqlServerEngine(
         Source(
             address=_address(login),
-            folder=DiskFolder(place.server_path, place.local_path, place.owner),
+            folder=_folder(place.delivery),
             database=database,
             compression=place.compression,
             stripes=place.stripes,
@@ -207,16 +226,24 @@ def inspect_sql_server(
     exclude: Sequence[str],
 ) -> Inspection:
     """The whole instance with all that stands in the way of its databases' backups."""
-    from sqlbak.engines.sqlserver.delivery import DiskFolder
     from sqlbak.engines.sqlserver.inspection import inspect_instance
 
     return inspect_instance(
         _address(login),
-        DiskFolder(place.server_path, place.local_path, place.owner),
+        _folder(place.delivery),
         include=include,
         exclude=exclude,
         compression=place.compression,
     )
+
+
+def _folder(delivery: FolderDelivery | UrlDelivery) -> DiskFolder | UrlPlace:
+    from sqlbak.engines.sqlserver.delivery import DiskFolder
+    from sqlbak.engines.sqlserver.url_delivery import UrlPlace
+
+    if isinstance(delivery, UrlDelivery):
+        return UrlPlace(delivery.url, delivery.region)
+    return DiskFolder(delivery.server_path, delivery.local_path, delivery.owner)
 
 
 def _address(login: SqlServerLogin) -> ServerAddress:

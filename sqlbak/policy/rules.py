@@ -21,8 +21,10 @@ from sqlbak.policy.local_time import end_of_gap, instants
 from sqlbak.policy.problem import SettingProblem
 from sqlbak.policy.quiet_hours import QuietHours, leaves_time
 from sqlbak.policy.schema import Redundancy, Retention, SqlServerInstance, VaultSettings
+from sqlbak.policy.server_url import names_vault, server_url_of
 
 __all__ = [
+    "delivery_problems",
     "quiet_problems",
     "retention_problems",
     "schedule_problems",
@@ -246,9 +248,12 @@ def sql_server_problems(instance: SqlServerInstance) -> list[SettingProblem]:
     delivery = instance.delivery
     if (delivery.disk is None) == (delivery.url is None):
         problems.append(SettingProblem(("delivery",), "write exactly one of disk: and url:"))
-    elif delivery.url is not None and not delivery.url.startswith("s3://"):
-        message = "must be s3://; write s3://bucket/prefix"
-        problems.append(SettingProblem(("delivery", "url"), message))
+    elif delivery.url is not None and instance.compression == "none":
+        message = (
+            "SQL Server writes objects of more than 100 GB to a url only when it compresses; write "
+            "compression: auto"
+        )
+        problems.append(SettingProblem(("compression",), message))
     if not instance.databases.include:
         message = 'includes no database; write include: ["*"]'
         problems.append(SettingProblem(("databases", "include"), message))
@@ -258,4 +263,36 @@ def sql_server_problems(instance: SqlServerInstance) -> list[SettingProblem]:
     if instance.wire != "verified" and instance.ca_file is not None:
         message = "means nothing unless the certificate is checked; write tls: verified"
         problems.append(SettingProblem(("ca_file",), message))
+    return problems
+
+
+def delivery_problems(instance: SqlServerInstance, vault: VaultSettings) -> list[SettingProblem]:
+    """What is wrong between an instance's delivery and the vault of its policy."""
+    url = instance.delivery.url
+    if url is None:
+        return []
+    at = ("delivery", "url")
+    if not vault.url.startswith("s3://"):
+        message = (
+            f"the vault is {vault.url}, and SQL Server writes to s3:// only; write disk: "
+            "{server_path: ..., local_path: ...}, or use a vault on s3://"
+        )
+        return [SettingProblem(at, message)]
+    problems = []
+    if not names_vault(url, vault.url):
+        s3 = vault.s3
+        wanted = server_url_of(
+            vault.url, None if s3 is None else s3.endpoint, None if s3 is None else s3.region
+        )
+        message = (
+            f"names another place than the vault, {vault.url}, into which the server is to write; "
+            f"write its bucket and prefix with the host that the server reaches, such as {wanted}"
+        )
+        problems.append(SettingProblem(at, message))
+    if vault.encryption is not None:
+        message = (
+            "SQL Server writes past sqlbak, so that the vault's encryption would not hold for it; "
+            "write disk: {server_path: ..., local_path: ...}"
+        )
+        problems.append(SettingProblem(at, message))
     return problems

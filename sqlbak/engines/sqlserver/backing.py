@@ -20,8 +20,8 @@ from sqlbak.engines.sqlserver.databases import Database, read_databases
 from sqlbak.engines.sqlserver.delivery import (
     BackupFiles,
     DiskFolder,
+    SetFiles,
     database_key,
-    stream_names,
     stripe_count,
 )
 from sqlbak.engines.sqlserver.foreign import msdb_row, restore_marker, restore_named, restored_at
@@ -35,6 +35,8 @@ from sqlbak.engines.sqlserver.taking import (
     is_backup_running,
     read_set,
 )
+from sqlbak.engines.sqlserver.url_checks import url_files
+from sqlbak.engines.sqlserver.url_delivery import PART_BYTES, UrlPlace
 from sqlbak.errors import (
     BackupFailed,
     BackupPaused,
@@ -62,12 +64,13 @@ class Source:
 
     Attributes:
         compression: auto, none, ms_xpress or zstd.
+        folder: where its backups are written to: a folder that both sides see, or the vault itself.
         stripes: files for each full and differential; None: by size.
         family: the database that is meant; another one under its name is refused. None: whichever.
     """
 
     address: ServerAddress
-    folder: DiskFolder
+    folder: DiskFolder | UrlPlace
     database: str
     compression: str = "auto"
     stripes: int | None = None
@@ -84,7 +87,7 @@ class WrittenSet:
     """A whole backup set on its files. ``began`` is the server's clock before its statement;
     ``ended`` after it (None: not known, as it was an earlier run that took it)."""
 
-    files: BackupFiles
+    files: SetFiles
     taken: TakenSet
     began: Clock
     ended: Clock | None
@@ -105,18 +108,26 @@ class Backing:
     database: Database
     progress: Progress
     stop: StopSignal
+    sink: PayloadSink | None = None
     notes: list[Note] = field(default_factory=list)
 
     @classmethod
     @contextmanager
-    def open(cls, source: Source, progress: Progress, stop: StopSignal) -> Iterator[Backing]:
-        """Connect and look. ServerNotReady when the database is not there, or not the one meant."""
+    def open(
+        cls,
+        source: Source,
+        progress: Progress,
+        stop: StopSignal,
+        sink: PayloadSink | None = None,
+    ) -> Iterator[Backing]:
+        """Connect and look. ServerNotReady when the database is not there, or not the one meant.
+        ``sink``: where what is written goes."""
         session = Session.open(source.address, stop=stop)
         backing: Backing | None = None
         try:
             server = read_server(session, stop=stop)
             database = find_database(session, server, source, stop=stop)
-            backing = cls(source, session, server, database, progress, stop)
+            backing = cls(source, session, server, database, progress, stop, sink)
             yield backing
         finally:
             (session if backing is None else backing.session).close()
@@ -151,9 +162,10 @@ class Backing:
             raise BackupPaused(f"{self.source.where}: {why}")
 
     def clear(self, *kinds: PointType) -> None:
-        """Delete what crashed runs left of those kinds. BackupFailed while one of them still runs
-        on the server."""
-        leftovers = self.source.folder.leftovers(self.key, kinds)
+        """Delete what crashed runs left of those kinds in the folder. BackupFailed while one of
+        them still runs on the server. What they left in the vault is for its sweep."""
+        folder = self.source.folder
+        leftovers = folder.leftovers(self.key, kinds) if isinstance(folder, DiskFolder) else []
         self.require_quiet(leftovers)
         for files in leftovers:
             files.remove()
@@ -182,8 +194,7 @@ class Backing:
         source = self.source
         began = self.clock()
         token = new_token(began.utc)
-        count = stripe_count(self.database.size_bytes, source.stripes)
-        files = source.folder.files(self.key, kind, token, 1 if kind is PointType.LOG else count)
+        files = self._files(kind, token)
         statement = BackupStatement(
             database=source.database,
             devices=files.devices,
@@ -194,10 +205,7 @@ class Backing:
             leaves_restoring=leaves_restoring,
             compression=self.server.compression(source.compression),
             description=f"{_DESCRIPTION}{began.utc.isoformat()} {began.utc_offset_minutes}",
-            # TDE before 2019 compresses only with more than 64 KB a transfer.
-            max_transfer_bytes=131072
-            if self.database.is_encrypted and self.server.major < 15
-            else None,
+            max_transfer_bytes=self._transfer_bytes(),
         )
         try:
             self.session = execute_backup(
@@ -207,6 +215,7 @@ class Backing:
                 statement,
                 progress=self.progress,
                 stop=self.stop,
+                refused=files.refused,
             )
             ended = self.clock()
             taken = read_set(self.session, files, stop=self.stop)
@@ -224,21 +233,49 @@ class Backing:
             raise
         return WrittenSet(files, taken, began, ended)
 
-    def written_before(self, files: BackupFiles) -> WrittenSet | None:
+    def _files(self, kind: PointType, token: str) -> SetFiles:
+        """Where one new backup set goes. Raises what keeps it from being written there."""
+        source = self.source
+        if isinstance(source.folder, DiskFolder):
+            count = stripe_count(self.database.size_bytes, source.stripes)
+            count = 1 if kind is PointType.LOG else count
+            return source.folder.files(self.key, kind, token, count)
+        return url_files(
+            self.session,
+            self.database,
+            source.folder,
+            self.sink,
+            kind,
+            token,
+            wanted=source.stripes,
+            where=source.where,
+            stop=self.stop,
+        )
+
+    def _transfer_bytes(self) -> int | None:
+        if not isinstance(self.source.folder, DiskFolder):
+            return PART_BYTES
+        # TDE before 2019 compresses only with more than 64 KB a transfer.
+        return 131072 if self.database.is_encrypted and self.server.major < 15 else None
+
+    def written_before(self, files: SetFiles) -> WrittenSet | None:
         """A log backup that an earlier run took and did not ship; None when it is not whole."""
         taken = read_set(self.session, files, stop=self.stop)
-        if taken is None:
-            return None
+        began = None if taken is None else self.began(taken, files.type, files.token)
+        return None if taken is None or began is None else WrittenSet(files, taken, began, None)
+
+    def began(self, taken: TakenSet, kind: PointType, token: str) -> Clock | None:
+        """The server's clock before the statement that took the set, as the set itself tells; None
+        when it is not a set of ours and of that kind, or not whole."""
         header = taken.header
-        if files.token not in header.name or not header.description.startswith(_DESCRIPTION):
+        if token not in header.name or not header.description.startswith(_DESCRIPTION):
             return None
         try:
-            self._check(header, files.type, files.token)
+            self._check(header, kind, token or header.name.rpartition(" ")[2])
             instant, minutes = header.description.removeprefix(_DESCRIPTION).rsplit(" ", 1)
-            began = Clock(datetime.fromisoformat(instant), int(minutes), None)
+            return Clock(datetime.fromisoformat(instant), int(minutes), None)
         except (SqlbakError, ValueError):
             return None
-        return WrittenSet(files, taken, began, None)
 
     def _check(self, header: BackupHeader, kind: PointType, token: str) -> None:
         """BackupFailed when the set is not what was asked for."""
@@ -267,9 +304,9 @@ class Backing:
         total = written.files.ship(sink, progress=self.progress, stop=self.stop)
         if total < written.taken.header.stored_bytes:
             raise BackupFailed(
-                f"{written.files.local[0]}: {total} bytes were read, but the server wrote "
+                f"{written.files.shown}: {total} bytes were found, but the server wrote "
                 f"{written.taken.header.stored_bytes}",
-                hint="delivery.disk: server_path and local_path must be the same folder",
+                hint="look at delivery: sqlbak and the server must see the same place",
             )
 
     def result(self, written: WrittenSet) -> BackupResult:
@@ -300,7 +337,7 @@ class Backing:
             else (),
             facts=self._facts(written),
             notes=tuple(self.notes),
-            after_commit=written.files.remove,
+            after_commit=written.files.after_commit,
         )
 
     def _after(self, written: WrittenSet) -> datetime:
@@ -324,8 +361,8 @@ class Backing:
             "file_list": [document_of(one) for one in taken.file_list],
             "msdb": None if row is None else document_of(row),
             "set_name": taken.header.name,
-            "streams": list(stream_names(len(written.files.local))),
-            "delivery": "disk",
+            "streams": list(written.files.streams),
+            **written.files.facts,
             "server": self.server.document(clock),
             "recovery_model": self.database.recovery_model,
             "owner": self.database.owner,

@@ -26,7 +26,7 @@ def take_full(
     stop: StopSignal,
 ) -> BackupResult:
     """A full. From then on differentials are of it, unless it is copy-only."""
-    with Backing.open(source, progress, stop) as backing:
+    with Backing.open(source, progress, stop, sink) as backing:
         backing.require(PointType.FULL)
         backing.clear(*_DATA)
         written = backing.write(PointType.FULL, label=label, is_copy_only=is_copy_only)
@@ -52,7 +52,7 @@ def take_differential(
     another full now, which is named; LogRewritten when the database was restored since, but goes
     on under the same recovery fork."""
     base_guid = guid(base.facts.get("header", {}), "BackupSetGUID")
-    with Backing.open(source, progress, stop) as backing:
+    with Backing.open(source, progress, stop, sink) as backing:
         backing.require(PointType.DIFFERENTIAL)
         backing.clear(*_DATA)
         database = backing.database

@@ -16,6 +16,8 @@ from sqlbak.engines.sqlserver.delivery import DiskFolder
 from sqlbak.engines.sqlserver.rows import number, text
 from sqlbak.engines.sqlserver.server import Server, read_clock, read_server
 from sqlbak.engines.sqlserver.statements import identifier, literal
+from sqlbak.engines.sqlserver.url_checks import problems_of_url
+from sqlbak.engines.sqlserver.url_delivery import UrlPlace
 from sqlbak.errors import FeatureUnsupported
 from sqlbak.model import EngineName, PointType
 from sqlbak.stopping import NEVER, StopSignal
@@ -48,7 +50,10 @@ def inspect_database(source: Source, *, stop: StopSignal = NEVER) -> Inspection:
         databases = read_databases(
             session, name=source.database, with_replicas=server.is_hadr_enabled, stop=stop
         )
-        problems = [*_of_wire(source.address), *_of_folder(source.folder)]
+        problems = [
+            *_of_wire(source.address),
+            *_of_delivery(session, server, source.folder, source.address.user, stop),
+        ]
         if not databases:
             problems.append(
                 Problem(
@@ -88,7 +93,7 @@ def look(
 
 def inspect_instance(
     address: ServerAddress,
-    folder: DiskFolder,
+    folder: DiskFolder | UrlPlace,
     *,
     include: Sequence[str],
     exclude: Sequence[str],
@@ -107,7 +112,7 @@ def inspect_instance(
         )
         problems = [
             *_of_wire(address),
-            *_of_folder(folder),
+            *_of_delivery(session, server, folder, address.user, stop),
             *_of_compression(server, compression),
         ]
         for database in databases:
@@ -175,7 +180,12 @@ def _of_wire(address: ServerAddress) -> Iterator[Problem]:
         )
 
 
-def _of_folder(folder: DiskFolder) -> Iterator[Problem]:
+def _of_delivery(
+    session: Session, server: Server, folder: DiskFolder | UrlPlace, login: str, stop: StopSignal
+) -> Iterator[Problem]:
+    if isinstance(folder, UrlPlace):
+        yield from problems_of_url(session, server, folder, login=login, stop=stop)
+        return
     path = folder.local_path
     if not path.is_dir():
         yield Problem(

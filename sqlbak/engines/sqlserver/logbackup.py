@@ -6,21 +6,24 @@ log backup that a crashed run took but did not ship is looked for first, and shi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from sqlbak.engines.port import BackupResult, LogGap, PayloadSink
+from sqlbak.engines.port import BackupResult, LogGap, PayloadSink, PlacedSink
 from sqlbak.engines.sqlserver.backing import Backing, Source, WrittenSet
+from sqlbak.engines.sqlserver.delivery import DiskFolder
 from sqlbak.engines.sqlserver.foreign import logs_since, restore_named
 from sqlbak.engines.sqlserver.headers import BackupHeader
 from sqlbak.engines.sqlserver.rows import number
-from sqlbak.errors import BackupPaused, LogChainBroken, LogRewritten
+from sqlbak.engines.sqlserver.taking import is_backup_running, read_set
+from sqlbak.engines.sqlserver.url_delivery import UrlPlace, is_whole_set
+from sqlbak.errors import BackupFailed, BackupPaused, LogChainBroken, LogRewritten
 from sqlbak.model import LogPosition, Note, NoteCode, PointType
 from sqlbak.progress import NO_PROGRESS, Progress
 from sqlbak.stopping import StopSignal
 
-__all__ = ["explain_gap", "oldest_position", "take_log"]
+__all__ = ["explain_gap", "left_in_vault", "oldest_position", "take_left", "take_log"]
 
 _LOG = 2
 
@@ -40,7 +43,7 @@ def take_log(
     LogRewritten when it was set back; BackupPaused when there is none to take."""
     header_row = {} if since_facts is None else since_facts.get("header", {})
     follows_log = since_facts is None or number(header_row, "BackupType") == _LOG
-    with Backing.open(source, progress, stop) as backing:
+    with Backing.open(source, progress, stop, sink) as backing:
         backing.require(PointType.LOG)
         if backing.lineage != since.lineage:
             raise LogChainBroken(_forked(backing))
@@ -60,7 +63,7 @@ def take_log(
                 written.files.remove()
                 useless = (
                     "a log backup that an earlier run left joins nothing any more and was removed: "
-                    f"{written.files.local[0].name}, log {header.first_lsn} to {header.last_lsn}"
+                    f"{written.files.shown}, log {header.first_lsn} to {header.last_lsn}"
                 )
                 backing.notes.append(Note(NoteCode.LEFTOVERS, useless))
         _require_continuation(backing, since, follows_log)
@@ -136,7 +139,10 @@ def _forked(backing: Backing) -> str:
 
 def _left(backing: Backing) -> list[WrittenSet]:
     """Whole log backups that earlier runs left; parts of broken ones are removed."""
-    leftovers = backing.source.folder.leftovers(backing.key, (PointType.LOG,))
+    folder = backing.source.folder
+    if not isinstance(folder, DiskFolder):
+        return []  # in the vault (see left_log)
+    leftovers = folder.leftovers(backing.key, (PointType.LOG,))
     backing.require_quiet(leftovers)
     found: list[WrittenSet] = []
     for files in leftovers:
@@ -148,6 +154,53 @@ def _left(backing: Backing) -> list[WrittenSet]:
         else:
             found.append(written)
     return sorted(found, key=lambda one: (one.taken.header.first_lsn, one.taken.header.last_lsn))
+
+
+def left_in_vault(
+    source: Source, prefix: str, names: Sequence[str], *, stop: StopSignal
+) -> LogPosition | None:
+    """Where the log backup ends that a dead run had the server write to the objects ``names`` below
+    ``prefix`` of the vault; None when it is not whole, or not of this database. BackupFailed while
+    the server still writes there."""
+    if not isinstance(source.folder, UrlPlace):
+        return None  # the server does not reach the vault (any more)
+    with Backing.open(source, NO_PROGRESS, stop) as backing:
+        # No other backup has that run's own folder in its statement.
+        if is_backup_running(backing.session, prefix, stop=stop):
+            raise BackupFailed(
+                f"{source.where}: an earlier backup still runs on the server",
+                hint="it is waited for: the next run looks again",
+            )
+        if not is_whole_set(names):
+            return None
+        left = source.folder.left([prefix + name for name in names])
+        found = read_set(backing.session, left, stop=stop)
+        if found is None or backing.began(found, PointType.LOG, "") is None:
+            return None
+        return LogPosition(found.header.fork, found.header.last_lsn)
+
+
+def take_left(
+    source: Source,
+    sink: PayloadSink,
+    *,
+    point_id: str,
+    names: Sequence[str],
+    progress: Progress,
+    stop: StopSignal,
+) -> BackupResult:
+    """The log backup that the dead run of ``point_id`` had the server write to objects of these
+    names, which are copied. BackupFailed when it is not whole."""
+    if not isinstance(source.folder, UrlPlace) or not isinstance(sink, PlacedSink):
+        raise BackupFailed(f"{source.where}: the server does not reach the vault")
+    with Backing.open(source, progress, stop, sink) as backing:
+        written = backing.written_before(source.folder.taken_over(sink, point_id, names))
+        if written is None:
+            raise BackupFailed(f"{source.where}: what a broken run left is no whole backup")
+        kept = "a log backup that an earlier run took and did not commit was kept"
+        backing.notes.append(Note(NoteCode.LEFTOVERS, kept))
+        backing.ship(written, sink)
+        return backing.result(written)
 
 
 def oldest_position(source: Source, *, stop: StopSignal) -> LogPosition | None:
