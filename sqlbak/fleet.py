@@ -23,10 +23,12 @@ from sqlbak.configured_vaults import ConfiguredVaults
 from sqlbak.discovery import KNOWN_SECONDS, Discovery, NamesInUse
 from sqlbak.engines.port import DiscoveredItem, Engine, Inspection
 from sqlbak.engines.registry import (
+    FolderDelivery,
     InstanceView,
     SqlServerLogin,
     SqlServerPlace,
     SqlServerReplica,
+    UrlDelivery,
     inspect_sql_server,
     look_at_sql_server,
     postgres_engine,
@@ -204,7 +206,7 @@ class Fleet:
         if isinstance(settings, SqlServerInstance):
             database = name.removeprefix(f"{instance}/")
             place = self._place(instance, settings)
-            return sql_server_engine(_login(settings), place, database, _replicas(settings))
+            return sql_server_engine(_login(settings), place, database, _replicas(settings, place))
         return self._postgres(instance, settings)
 
     def inspect(self, name: str) -> Inspection:
@@ -212,10 +214,11 @@ class Fleet:
         settings = self._configuration.instances[instance_of(name)]
         if "/" in name or not isinstance(settings, SqlServerInstance):
             return self.with_twins(name, self.engine(name).inspect())
+        place = self._place(name, settings)
         found = inspect_sql_server(
             _login(settings),
-            self._place(name, settings),
-            _replicas(settings),
+            place,
+            _replicas(settings, place),
             include=settings.databases.include,
             exclude=settings.databases.exclude,
         )
@@ -259,18 +262,27 @@ class Fleet:
         )
 
     def _place(self, instance: str, settings: SqlServerInstance) -> SqlServerPlace:
-        # Asked first: it refuses what this version does not do (delivery: url).
+        # Asked first: it refuses what this version does not do.
         vault = self.vault(instance)
-        disk = settings.delivery.disk
-        if disk is None:
-            raise FeatureUnsupported(f"{instance}: delivery needs disk:")
-        return SqlServerPlace(
-            disk.server_path,
-            Path(disk.local_path),
-            owner=re.sub(r"[^0-9a-z]", "", vault.id.lower())[:16] or "sqlbak",
-            compression=settings.compression,
-            stripes=settings.stripes,
-        )
+        disk, url = settings.delivery.disk, settings.delivery.url
+        delivery: FolderDelivery | UrlDelivery
+        if disk is not None:
+            owner = re.sub(r"[^0-9a-z]", "", vault.id.lower())[:16] or "sqlbak"
+            delivery = FolderDelivery(disk.server_path, Path(disk.local_path), owner)
+        elif url is not None:
+            delivery = UrlDelivery(url, self._region(instance, url))
+        else:
+            raise FeatureUnsupported(f"{instance}: delivery needs disk: or url:")
+        return SqlServerPlace(delivery, settings.compression, settings.stripes)
+
+    def _region(self, instance: str, url: str) -> str | None:
+        """What the server's requests to ``url`` are signed for, where it does not know itself."""
+        s3 = self._configuration.vaults[self.policy(instance).vault].s3
+        host = url.removeprefix("s3://").partition("/")[0]
+        # The names of Amazon's hosts tell it.
+        if s3 is None or s3.region in (None, "us-east-1") or ".amazonaws.com" in host:
+            return None
+        return s3.region
 
     def restore_server(self, instance: str) -> TargetServer:
         """Where databases are restored to on a SQL Server instance; connects only when used.
@@ -447,13 +459,13 @@ def _replica_login(settings: SqlServerInstance, name: str) -> SqlServerLogin:
     return replace(_login(settings), host=host, port=port)
 
 
-def _replicas(settings: SqlServerInstance) -> list[SqlServerReplica]:
-    """The servers of an instance's availability groups, as ``unsupported_for`` lets them be."""
+def _replicas(settings: SqlServerInstance, place: SqlServerPlace) -> list[SqlServerReplica]:
+    """The servers of an instance's availability groups; ``place`` is how the instance delivers."""
     found: list[SqlServerReplica] = []
     for name, replica in settings.replicas.items():
-        disk = (replica.delivery or settings.delivery).disk
-        if disk is None:
-            raise FeatureUnsupported(f"{name}: delivery needs disk:")
-        login = _replica_login(settings, name)
-        found.append(SqlServerReplica(name, login, disk.server_path, Path(disk.local_path)))
+        delivery = place.delivery
+        disk = None if replica.delivery is None else replica.delivery.disk
+        if disk is not None and isinstance(delivery, FolderDelivery):
+            delivery = FolderDelivery(disk.server_path, Path(disk.local_path), delivery.owner)
+        found.append(SqlServerReplica(name, _replica_login(settings, name), delivery))
     return found

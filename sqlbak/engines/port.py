@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from sqlbak.model import DifferentialMethod, EngineName, Fork, LogPosition, Note, Point, PointType
 from sqlbak.progress import Progress
@@ -30,6 +30,7 @@ __all__ = [
     "LogGap",
     "PayloadSink",
     "PayloadSource",
+    "PlacedSink",
     "Problem",
     "RestoreOutcome",
     "RestoreStep",
@@ -121,6 +122,36 @@ class PayloadSink(Protocol):
     def stream(self, name: str) -> AbstractContextManager[StreamSink]:
         """Open a new stream; ``name`` is ``[a-z0-9._-]+``, unique in the point. Leaving the block
         normally seals the stream, leaving it by an exception discards it."""
+
+
+@runtime_checkable
+class PlacedSink(PayloadSink, Protocol):
+    """A sink into whose place a database server can write by itself, past sqlbak. Whatever lies
+    there is removed again unless the point is committed."""
+
+    @property
+    def witness(self) -> str:
+        """Key (below the vault's root) of an object that this job alone made, and that is there:
+        whoever can read it looks into this vault and no other."""
+
+    def place(self, name: str) -> str:
+        """The key below the vault's root at which the server is to write; ``name`` as of a
+        stream."""
+
+    def note(self, name: str) -> int:
+        """The server has written it: it becomes a part of the point. Its size in bytes.
+        ObjectNotFound when it is not there."""
+
+    def take_over(self, point_id: str, name: str) -> str:
+        """Copy, within the store, what the server wrote for the point of a job that died. The key
+        of the copy, which is still to be noted."""
+
+    def keep(self, is_kept: bool) -> None:
+        """Whether what was written is left for a later run where no point comes of it: it may hold
+        what the server gives out once only."""
+
+    def discard(self) -> None:
+        """Remove what was written, and uploads that were not finished; nothing is kept then."""
 
 
 class PayloadSource(Protocol):

@@ -24,9 +24,12 @@ from sqlbak.stopping import StopSignal
 if TYPE_CHECKING:
     from sqlbak.engines.sqlserver.address import ServerAddress
     from sqlbak.engines.sqlserver.backing import Source
+    from sqlbak.engines.sqlserver.delivery import DiskFolder
     from sqlbak.engines.sqlserver.restoring import TargetServer
+    from sqlbak.engines.sqlserver.url_delivery import UrlPlace
 
 __all__ = [
+    "FolderDelivery",
     "InstanceView",
     "LogFeeder",
     "LogOrder",
@@ -34,6 +37,7 @@ __all__ = [
     "SqlServerLogin",
     "SqlServerPlace",
     "SqlServerReplica",
+    "UrlDelivery",
     "inspect_sql_server",
     "log_feeder",
     "look_at_sql_server",
@@ -60,26 +64,41 @@ class SqlServerLogin:
 
 
 @dataclass(frozen=True, slots=True)
-class SqlServerPlace:
-    """Through which folder backups are delivered, and how they are written. ``owner`` tells the
-    files of one vault from those of others."""
+class FolderDelivery:
+    """Backups go through a folder that both sides see. ``owner`` tells the files of one vault from
+    those of others."""
 
     server_path: str
     local_path: Path
     owner: str
+
+
+@dataclass(frozen=True, slots=True)
+class UrlDelivery:
+    """The server writes into the vault itself, which it knows by ``url``. ``region``: what its
+    requests are signed for; None: what it assumes."""
+
+    url: str
+    region: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class SqlServerPlace:
+    """How backups are delivered, and how they are written."""
+
+    delivery: FolderDelivery | UrlDelivery
     compression: str
     stripes: int | None
 
 
 @dataclass(frozen=True, slots=True)
 class SqlServerReplica:
-    """One server of an instance's availability groups, by its own name; its login, and through
-    which folder its backups are delivered."""
+    """One server of an instance's availability groups, by its own name; its login, and how its
+    backups are delivered."""
 
     name: str
     login: SqlServerLogin
-    server_path: str
-    local_path: Path
+    delivery: FolderDelivery | UrlDelivery
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,21 +209,15 @@ def _source(
     replicas: Sequence[SqlServerReplica],
 ) -> Source:
     from sqlbak.engines.sqlserver.backing import ReplicaPlace, Source
-    from sqlbak.engines.sqlserver.delivery import DiskFolder
 
     return Source(
         address=_address(login),
-        folder=DiskFolder(place.server_path, place.local_path, place.owner),
+        folder=_folder(place.delivery),
         database=database,
         compression=place.compression,
         stripes=place.stripes,
         replicas=tuple(
-            ReplicaPlace(
-                one.name,
-                _address(one.login),
-                DiskFolder(one.server_path, one.local_path, place.owner),
-            )
-            for one in replicas
+            ReplicaPlace(one.name, _address(one.login), _folder(one.delivery)) for one in replicas
         ),
     )
 
@@ -254,6 +267,15 @@ def inspect_sql_server(
 
     source = _source(login, place, "", replicas)
     return inspect_instance(source, include=include, exclude=exclude)
+
+
+def _folder(delivery: FolderDelivery | UrlDelivery) -> DiskFolder | UrlPlace:
+    from sqlbak.engines.sqlserver.delivery import DiskFolder
+    from sqlbak.engines.sqlserver.url_delivery import UrlPlace
+
+    if isinstance(delivery, UrlDelivery):
+        return UrlPlace(delivery.url, delivery.region)
+    return DiskFolder(delivery.server_path, delivery.local_path, delivery.owner)
 
 
 def _address(login: SqlServerLogin) -> ServerAddress:

@@ -22,6 +22,7 @@ from sqlbak.errors import (
 )
 from sqlbak.fleet import Fleet, instance_of
 from sqlbak.jobs.data_backup import differential_or_full, successor, take_full
+from sqlbak.jobs.left_logs import sweep_item, take_left_logs
 from sqlbak.jobs.log_backup import log_or_full
 from sqlbak.jobs.log_chain import is_set_back
 from sqlbak.jobs.taking import Run
@@ -31,7 +32,6 @@ from sqlbak.progress import NO_PROGRESS, Progress
 from sqlbak.stopping import NEVER, StopSignal
 from sqlbak.stored_item import Served
 from sqlbak.vault.cancelled_slots import list_cancelled_slots
-from sqlbak.vault.sweep import sweep
 from sqlbak.vault.work_progress import CountedProgress
 
 __all__ = ["BackupOutcome", "StillDue", "back_up"]
@@ -122,14 +122,16 @@ def _backed_up(
         wait_seconds=wait_seconds,
         stop=run.stop,
     ) as lease:
-        _sweep(run)
+        left = take_left_logs(run, lease) if point_type is PointType.LOG else []
+        if point_type is not PointType.LOG:
+            sweep_item(run)
         points = tuple(run.vault.points(item.id))
         if not points:
             run.notes += _predecessors(run)
         if still_due is not None:
             cancelled = list_cancelled_slots(run.vault.store, item.id)
             if not still_due(Served(points, cancelled)):
-                return BackupOutcome(item, ())
+                return BackupOutcome(item, tuple(left), tuple(run.notes) if left else ())
         if is_set_back(points, found.lineage, found.next_log_lsn):
             # Points may have been committed since that look.
             found = run.engine.inspect().items[0]
@@ -145,7 +147,7 @@ def _backed_up(
             made = (differential_or_full(run, lease, points, found),)
         else:
             made = (take_full(run, lease),)
-    return BackupOutcome(run.item, made, tuple(run.notes))
+    return BackupOutcome(run.item, (*left, *made), tuple(run.notes))
 
 
 def _require_readiness(name: str, inspection: Inspection) -> None:
@@ -174,12 +176,3 @@ def _predecessors(run: Run) -> list[Note]:
         if (other.engine, other.name) == (run.item.engine, run.item.name)
         and other.identity != run.item.identity
     ]
-
-
-def _sweep(run: Run) -> None:
-    sweep(
-        run.vault.store,
-        run.item.id,
-        is_live=lambda record: not run.leases.is_lost(record.lease, record.grant),
-        now=run.now(),
-    )

@@ -13,6 +13,7 @@ from typing import Any
 from sqlbak.engines.port import BackupResult, LogGap, PayloadSink
 from sqlbak.errors import FeatureUnsupported, LogChainBroken
 from sqlbak.fleet import Fleet, instance_of
+from sqlbak.jobs.left_logs import take_left_logs
 from sqlbak.jobs.log_base import find_log_base
 from sqlbak.jobs.taking import Run, take
 from sqlbak.model import LogPosition, Point, PointType
@@ -65,6 +66,7 @@ def take_tail(
         ) as lease,
     ):
         run = Run(fleet, engine, vault, leases, item, None, False, counted, own_stop, now)
+        take_left_logs(run, lease)
         base = find_log_base(
             vault, item.id, engine.oldest_log(), run.notes, after_differentials=True
         )

@@ -22,6 +22,7 @@ from sqlbak.vault.lease import Lease, Leases
 from sqlbak.vault.names import new_point_id
 from sqlbak.vault.point_writer import PointWriter
 from sqlbak.vault.running import RunningRecord
+from sqlbak.vault.throttle import ended_by
 from sqlbak.vault.vault import Vault
 from sqlbak.vault.work_progress import CountedProgress
 
@@ -119,7 +120,8 @@ def take(
     label = f"sqlbak {record.point_id}"
     pulse = Pulse(run.vault.store, run.item.id, record, lease, run.progress, run.stop)
     try:
-        with pulse, PointWriter(run.vault.store, run.item, record, stop=run.stop) as writer:
+        store = ended_by(run.vault.store, run.stop)
+        with pulse, PointWriter(store, run.item, record, stop=run.stop) as writer:
             result = stream(writer.sink, label)
             run.stop.check()
             point = writer.commit(

@@ -21,14 +21,15 @@ from sqlbak.policy.local_time import end_of_gap, instants
 from sqlbak.policy.problem import SettingProblem, quoted
 from sqlbak.policy.quiet_hours import QuietHours, leaves_time
 from sqlbak.policy.schema import (
-    Delivery,
     Redundancy,
     Retention,
     SqlServerInstance,
     VaultSettings,
 )
+from sqlbak.policy.server_url import names_vault, server_url_of
 
 __all__ = [
+    "delivery_problems",
     "quiet_problems",
     "retention_problems",
     "schedule_problems",
@@ -248,8 +249,16 @@ def vault_problems(vault: VaultSettings) -> list[SettingProblem]:
 
 def sql_server_problems(instance: SqlServerInstance) -> list[SettingProblem]:
     """What is wrong between the settings of one SQL Server instance."""
-    problems = _delivery_problems(instance.delivery, ())
-    problems += _replica_problems(instance)
+    problems = [*_replica_problems(instance)]
+    delivery = instance.delivery
+    if (delivery.disk is None) == (delivery.url is None):
+        problems.append(SettingProblem(("delivery",), "write exactly one of disk: and url:"))
+    elif delivery.url is not None and instance.compression == "none":
+        message = (
+            "SQL Server writes objects of more than 100 GB to a url only when it compresses; write "
+            "compression: auto"
+        )
+        problems.append(SettingProblem(("compression",), message))
     if not instance.databases.include:
         message = 'includes no database; write include: ["*"]'
         problems.append(SettingProblem(("databases", "include"), message))
@@ -262,14 +271,36 @@ def sql_server_problems(instance: SqlServerInstance) -> list[SettingProblem]:
     return problems
 
 
-def _delivery_problems(delivery: Delivery, at: tuple[str, ...]) -> list[SettingProblem]:
-    if (delivery.disk is None) == (delivery.url is None):
-        message = "write exactly one of disk: and url:"
-        return [SettingProblem((*at, "delivery"), message)]
-    if delivery.url is not None and not delivery.url.startswith("s3://"):
-        message = "must be s3://; write s3://bucket/prefix"
-        return [SettingProblem((*at, "delivery", "url"), message)]
-    return []
+def delivery_problems(instance: SqlServerInstance, vault: VaultSettings) -> list[SettingProblem]:
+    """What is wrong between an instance's delivery and the vault of its policy."""
+    url = instance.delivery.url
+    if url is None:
+        return []
+    at = ("delivery", "url")
+    if not vault.url.startswith("s3://"):
+        message = (
+            f"the vault is {vault.url}, and SQL Server writes to s3:// only; write disk: "
+            "{server_path: ..., local_path: ...}, or use a vault on s3://"
+        )
+        return [SettingProblem(at, message)]
+    problems = []
+    if not names_vault(url, vault.url):
+        s3 = vault.s3
+        wanted = server_url_of(
+            vault.url, None if s3 is None else s3.endpoint, None if s3 is None else s3.region
+        )
+        message = (
+            f"names another place than the vault, {vault.url}, into which the server is to write; "
+            f"write its bucket and prefix with the host that the server reaches, such as {wanted}"
+        )
+        problems.append(SettingProblem(at, message))
+    if vault.encryption is not None:
+        message = (
+            "SQL Server writes past sqlbak, so that the vault's encryption would not hold for it; "
+            "write disk: {server_path: ..., local_path: ...}"
+        )
+        problems.append(SettingProblem(at, message))
+    return problems
 
 
 def _replica_problems(instance: SqlServerInstance) -> Iterator[SettingProblem]:
@@ -277,8 +308,13 @@ def _replica_problems(instance: SqlServerInstance) -> Iterator[SettingProblem]:
     places: dict[tuple[str, int], str] = {}
     for name, replica in instance.replicas.items():
         at = ("replicas", name)
-        if replica.delivery is not None:
-            yield from _delivery_problems(replica.delivery, at)
+        own = replica.delivery
+        if own is not None and (own.disk is None or instance.delivery.disk is None):
+            message = (
+                "may be disk: {server_path: ..., local_path: ...} where the instance's is disk: "
+                "too; else all its servers write to the instance's url, so leave it out here"
+            )
+            yield SettingProblem((*at, "delivery"), message)
         if (other := names.setdefault(name.lower(), name)) is not name:
             yield SettingProblem(at, f"is the same server as {quoted(other)}; write it once")
         place = (instance.replica_host(name).lower(), replica.port)

@@ -27,6 +27,7 @@ from sqlbak.policy.settings import (
     FolderPath,
     Quiet,
     Secret,
+    ServerUrl,
     SlotName,
     Span,
     Text,
@@ -334,10 +335,11 @@ class Delivery(SettingModel):
         description="Through a folder that both sides see; every version.",
         examples=[{"server_path": "/var/opt/mssql/backup", "local_path": "/mnt/erp-backup"}],
     )
-    url: VaultUrl | None = Field(
+    url: ServerUrl | None = Field(
         default=None,
-        description="SQL Server 2022 and later write to s3:// themselves.",
-        examples=["s3://acme-backups/staging"],
+        description="The vault as SQL Server 2022 and later reach it, which then write into it "
+        "themselves: s3://host/bucket/prefix or s3://bucket.host/prefix.",
+        examples=["s3://s3.eu-central-1.amazonaws.com/acme-backups/prod"],
     )
 
 

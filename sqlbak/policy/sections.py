@@ -21,6 +21,7 @@ from sqlbak.policy.explanation import did_you_mean, explained
 from sqlbak.policy.notifications import NotificationSettings, notification_problems
 from sqlbak.policy.problem import SettingProblem, quoted
 from sqlbak.policy.rules import (
+    delivery_problems,
     quiet_problems,
     retention_problems,
     schedule_problems,
@@ -97,6 +98,13 @@ def configuration_of(sections: Sections) -> tuple[Configuration, Problems]:
     if names.vault_of_default is not None and names.vault_of_default in vaults:
         policies[DEFAULT_POLICY_NAME] = default_policy(names.vault_of_default)
     instances = _instances(sections, names, problems)
+    for name, instance in instances.items():
+        policy = policies.get(instance.policy or "")
+        vault = None if policy is None else vaults.get(policy.vault)
+        if isinstance(instance, SqlServerInstance) and vault is not None:
+            problems += [
+                (sections.instances[name], found) for found in delivery_problems(instance, vault)
+            ]
     configuration = Configuration.model_construct(
         vaults=vaults,
         policies=policies,

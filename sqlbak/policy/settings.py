@@ -30,6 +30,7 @@ from sqlbak.policy.problem import quoted
 from sqlbak.policy.quiet_hours import QuietHours
 from sqlbak.policy.rate import Rate
 from sqlbak.policy.secret_reference import SecretReference
+from sqlbak.policy.server_url import checked_server_url
 
 __all__ = [
     "Cron",
@@ -40,6 +41,7 @@ __all__ = [
     "Program",
     "Quiet",
     "Secret",
+    "ServerUrl",
     "SlotName",
     "Span",
     "Text",
@@ -272,6 +274,11 @@ VaultUrl = Annotated[
     str,
     AfterValidator(_vault_url),
     WithJsonSchema({"type": "string", "pattern": "^(s3://|file:///)."}),
+]
+ServerUrl = Annotated[
+    str,
+    AfterValidator(checked_server_url),
+    WithJsonSchema({"type": "string", "pattern": "^s3://."}),
 ]
 Endpoint = Annotated[
     str, AfterValidator(_endpoint), WithJsonSchema({"type": "string", "pattern": "^https?://."})

@@ -45,17 +45,6 @@ def _of_instance(configuration: Configuration, name: str) -> list[SettingProblem
         return []
     at = ("instances", name)
     problems = []
-    if settings.delivery.url is not None:
-        message = (
-            "backups that SQL Server writes to s3:// itself are not taken by this version; write "
-            "disk: {server_path: ..., local_path: ...} instead"
-        )
-        problems.append(SettingProblem((*at, "delivery", "url"), message))
-    for replica, own in settings.replicas.items():
-        if own.delivery is not None and own.delivery.url is not None:
-            message = "this version does not have it; write disk: instead"
-            location = (*at, "replicas", replica, "delivery", "url")
-            problems.append(SettingProblem(location, message))
     if configuration.policy_for(name).shipping_interval_seconds is not None:
         message = (
             "the log of SQL Server cannot be shipped continuously; give it a policy without "

@@ -26,6 +26,7 @@ __all__ = [
     "jobs_prefix",
     "lease_key",
     "lineages_prefix",
+    "object_key",
     "point_id_of_payload",
     "point_key",
     "points_prefix",
@@ -98,6 +99,11 @@ def data_prefix(item_id: str, point_id: str | None = None) -> str:
 def volume_key(item_id: str, point_id: str, stream: str, number: int) -> str:
     """One volume of one stream; volumes are numbered from 0 and sort in order."""
     return f"{data_prefix(item_id, point_id)}{stream}.{number:05d}.zst"
+
+
+def object_key(item_id: str, point_id: str, name: str) -> str:
+    """One object of payload that the database server wrote itself, as it is."""
+    return f"{data_prefix(item_id, point_id)}{name}"
 
 
 def point_id_of_payload(item_id: str, key: str) -> str | None:

@@ -27,7 +27,9 @@ __all__ = [
     "item_from_fields",
 ]
 
-FORMAT = 1
+FORMAT = 2
+"""The newest format that is read: with objects that the database server wrote itself. Manifests
+without them are written in format 1, which older versions read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,7 @@ class Manifest:
 def encode_manifest(manifest: Manifest) -> bytes:
     """The manifest's bytes, digest included."""
     document: dict[str, Any] = {
-        "format": FORMAT,
+        "format": FORMAT if manifest.payload.objects else 1,
         "kind": "recovery point",
         "sqlbak_version": manifest.sqlbak_version,
         "item": item_document(manifest.item),

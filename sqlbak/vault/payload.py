@@ -10,16 +10,23 @@ import threading
 from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 
 from sqlbak.errors import VaultError
 from sqlbak.progress import NO_PROGRESS, Progress
 from sqlbak.stopping import NEVER, StopSignal
 from sqlbak.vault.frames import FRAME_BYTES, Frame, FramePool, FrameWriter
-from sqlbak.vault.layout import STREAM_NAME, data_prefix, volume_key
-from sqlbak.vault.payload_index import PayloadIndex, StreamIndex, Volume, pack_lengths
+from sqlbak.vault.layout import STREAM_NAME, data_prefix, object_key, volume_key
+from sqlbak.vault.payload_index import (
+    PayloadIndex,
+    ServerObject,
+    StreamIndex,
+    Volume,
+    pack_lengths,
+)
 from sqlbak.vault.store import ObjectStore, ObjectWriter
 
-__all__ = ["VOLUME_BYTES", "PayloadWriter", "delete_payload"]
+__all__ = ["VOLUME_BYTES", "PayloadWriter", "abort_payload", "delete_payload"]
 
 VOLUME_BYTES = 1 << 30
 """Stored bytes in a volume, at most: small enough for every store, and to be fetched again."""
@@ -32,11 +39,21 @@ def delete_payload(store: ObjectStore, item_id: str, point_id: str) -> int:
     return len(keys)
 
 
-class PayloadWriter:
-    """Implements engines.port.PayloadSink. Ends with ``seal`` or ``abort``, whichever is called
-    first; both wait for every thread of its own.
+def abort_payload(store: ObjectStore, item_id: str, point_id: str) -> int:
+    """The same, and end every upload that is under way for that point, whoever began it: a
+    database server's, too."""
+    # No upload of a point that is given up may go on, whatever the store's clock says.
+    later = datetime.now(UTC) + timedelta(days=1)
+    store.sweep_unfinished(data_prefix(item_id, point_id), older_than=later)
+    return delete_payload(store, item_id, point_id)
 
-    ``progress`` is told the stored bytes as they reach the store's writer.
+
+class PayloadWriter:
+    """Implements engines.port.PayloadSink and PlacedSink. Ends with ``seal`` or ``abort``,
+    whichever is called first; both wait for every thread of its own.
+
+    ``progress`` is told the stored bytes as they reach the store's writer. ``witness``: the key of
+    an object of this job alone, there already.
     """
 
     def __init__(
@@ -49,7 +66,10 @@ class PayloadWriter:
         frame_bytes: int = FRAME_BYTES,
         progress: Progress = NO_PROGRESS,
         stop: StopSignal = NEVER,
+        witness: str = "",
     ) -> None:
+        self.witness = witness
+        self.is_kept = False
         self._store = store
         self._item_id = item_id
         self._point_id = point_id
@@ -60,6 +80,8 @@ class PayloadWriter:
         self._order: list[str] = []
         self._sealed: dict[str, StreamIndex] = {}
         self._open: dict[str, _OpenStream] = {}
+        self._placed: set[str] = set()
+        self._written: dict[str, ServerObject] = {}
         self._failed: str | None = None
         self._is_ended = False
 
@@ -96,9 +118,49 @@ class PayloadWriter:
         with self._lock:
             self._sealed[name] = index
 
+    def place(self, name: str) -> str:
+        """See PlacedSink.place."""
+        if not STREAM_NAME.fullmatch(name):
+            raise ValueError(f"{name!r} cannot be the name of an object")
+        with self._lock:
+            if self._is_ended:
+                raise ValueError("the payload is sealed or aborted")
+            if name in self._order or name in self._placed:
+                raise ValueError(f"there is a stream {name} already")
+            self._placed.add(name)
+        return object_key(self._item_id, self._point_id, name)
+
+    def note(self, name: str) -> int:
+        """See PlacedSink.note."""
+        found = self._store.head(object_key(self._item_id, self._point_id, name))
+        with self._lock:
+            if self._is_ended or name not in self._placed:
+                raise ValueError(f"no place was given for {name}")
+            self._written[name] = ServerObject(name, found.size, found.etag, found.modified_at)
+        return found.size
+
+    def take_over(self, point_id: str, name: str) -> str:
+        """See PlacedSink.take_over."""
+        key = self.place(name)
+        self._store.copy(object_key(self._item_id, point_id, name), key)
+        return key
+
+    def keep(self, is_kept: bool) -> None:
+        """See PlacedSink.keep."""
+        self.is_kept = is_kept
+
+    def discard(self) -> None:
+        """See PlacedSink.discard."""
+        abort_payload(self._store, self._item_id, self._point_id)
+        with self._lock:
+            self._placed.clear()
+            self._written.clear()
+        self.is_kept = False
+
     def seal(self) -> PayloadIndex:
         """The index of all streams; every volume is durable. ValueError when a stream is still
-        open or was discarded: such a point must not be committed."""
+        open or was discarded, or the server's object was not noted: such a point must not be
+        committed."""
         with self._lock:
             if self._is_ended:
                 raise ValueError("the payload is sealed or aborted")
@@ -106,9 +168,13 @@ class PayloadWriter:
                 raise ValueError(f"the stream {next(iter(self._open))} is still open")
             if self._failed is not None:
                 raise ValueError(f"the stream {self._failed} was discarded")
+            if missing := self._placed - set(self._written):
+                raise ValueError(f"the object {min(missing)} was not noted")
             self._is_ended = True
         self._pool.close()
-        return PayloadIndex(tuple(self._sealed[name] for name in self._order))
+        return PayloadIndex(
+            tuple(self._sealed[name] for name in self._order), tuple(self._written.values())
+        )
 
     def close(self) -> None:
         """End all threads and open uploads, and leave what is in the vault to the sweep."""
@@ -124,7 +190,10 @@ class PayloadWriter:
         """Remove everything that was written, sealed or not. Not for a point that was committed."""
         self.close()
         # By listing: a commit whose answer was lost may have made an object all the same.
-        delete_payload(self._store, self._item_id, self._point_id)
+        if self._placed:
+            abort_payload(self._store, self._item_id, self._point_id)
+        else:
+            delete_payload(self._store, self._item_id, self._point_id)
 
 
 class _OpenStream:

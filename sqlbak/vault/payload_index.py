@@ -13,13 +13,21 @@ import sys
 from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
-from sqlbak.vault.documents import Fields
+from sqlbak.vault.documents import Fields, instant_text
 from sqlbak.vault.frames import CHECKSUM_BYTES
 from sqlbak.vault.layout import STREAM_NAME
 
-__all__ = ["PayloadIndex", "StreamIndex", "Volume", "pack_lengths", "unpack_lengths"]
+__all__ = [
+    "PayloadIndex",
+    "ServerObject",
+    "StreamIndex",
+    "Volume",
+    "pack_lengths",
+    "unpack_lengths",
+]
 
 LENGTH_BYTES = 4
 
@@ -127,20 +135,75 @@ class StreamIndex:
 
 
 @dataclass(frozen=True, slots=True)
+class ServerObject:
+    """An object that the database server itself wrote into the vault, its bytes as they are.
+
+    sqlbak never saw them, so nothing of it proves them but what the store told: the server's own
+    checksums do, when it restores.
+
+    Attributes:
+        name: of the stream that it is, and the last part of its key; unique in the point.
+        stored_bytes: its size.
+        etag: the store's tag of what was written; it changes when the object is written again, and
+            may change when it is copied.
+        modified_at: when it was written, on the store's clock (UTC).
+    """
+
+    name: str
+    stored_bytes: int
+    etag: str
+    modified_at: datetime
+
+    def to_document(self) -> dict[str, Any]:
+        """As it stands in the manifest."""
+        return {
+            "name": self.name,
+            "written_by": "server",
+            "stored_bytes": self.stored_bytes,
+            "etag": self.etag,
+            "modified_at": instant_text(self.modified_at),
+        }
+
+    @classmethod
+    def from_document(cls, fields: Fields) -> ServerObject:
+        """The reverse. ObjectDamaged when it cannot be what was written."""
+        if fields.text("written_by") != "server":
+            raise fields.wrong("written_by", "a writer that this version knows")
+        found = cls(
+            fields.text("name"),
+            fields.integer("stored_bytes", minimum=1),
+            fields.text("etag"),
+            fields.instant("modified_at"),
+        )
+        if not STREAM_NAME.fullmatch(found.name):
+            raise fields.wrong("name", "the name of a stream")
+        return found
+
+
+@dataclass(frozen=True, slots=True)
 class PayloadIndex:
-    """The streams of one recovery point, in the order in which they were opened."""
+    """The streams of one recovery point, in the order in which they were opened, and the objects
+    that the server wrote, in the order of its devices."""
 
     streams: tuple[StreamIndex, ...]
+    objects: tuple[ServerObject, ...] = ()
+
+    @property
+    def parts(self) -> tuple[StreamIndex | ServerObject, ...]:
+        """All of them."""
+        return (*self.streams, *self.objects)
 
     @property
     def stored_bytes(self) -> int:
         """What a restore has to fetch."""
-        return sum(stream.stored_bytes for stream in self.streams)
+        return sum(part.stored_bytes for part in self.parts)
 
     @property
     def raw_bytes(self) -> int:
-        """What a restore decodes."""
-        return sum(stream.raw_bytes for stream in self.streams)
+        """What a restore decodes; what the server wrote is read as it is."""
+        return sum(stream.raw_bytes for stream in self.streams) + sum(
+            one.stored_bytes for one in self.objects
+        )
 
     def stream(self, name: str) -> StreamIndex:
         """The stream of that name; KeyError when the point has none."""
@@ -151,15 +214,22 @@ class PayloadIndex:
 
     def to_document(self) -> list[dict[str, Any]]:
         """As it stands in the manifest."""
-        return [stream.to_document() for stream in self.streams]
+        return [part.to_document() for part in self.parts]
 
     @classmethod
     def from_document(cls, parent: Fields, name: str) -> PayloadIndex:
         """The reverse, read from the field ``name`` of ``parent``."""
-        streams = tuple(StreamIndex.from_document(one) for one in parent.sections(name))
-        if len({stream.name for stream in streams}) != len(streams):
+        entries = parent.sections(name)
+        streams = [one for one in entries if one.is_null("written_by")]
+        index = cls(
+            tuple(StreamIndex.from_document(one) for one in streams),
+            tuple(
+                ServerObject.from_document(one) for one in entries if not one.is_null("written_by")
+            ),
+        )
+        if len({part.name for part in index.parts}) != len(entries):
             raise parent.wrong(name, "a list of streams with different names")
-        return cls(streams)
+        return index
 
 
 def pack_lengths(lengths: Iterable[int]) -> bytes:

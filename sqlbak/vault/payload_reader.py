@@ -16,17 +16,29 @@ from sqlbak.errors import ObjectDamaged, ObjectNotFound
 from sqlbak.progress import NO_PROGRESS, Progress
 from sqlbak.stopping import NEVER, StopSignal
 from sqlbak.vault.frames import FrameUndecodable, checksum_of, decode_frame
-from sqlbak.vault.layout import data_prefix, volume_key
-from sqlbak.vault.payload_index import PayloadIndex, StreamIndex, unpack_lengths
+from sqlbak.vault.layout import data_prefix, object_key, volume_key
+from sqlbak.vault.payload_index import (
+    PayloadIndex,
+    ServerObject,
+    StreamIndex,
+    unpack_lengths,
+)
 from sqlbak.vault.store import ObjectStore
 
 __all__ = ["PayloadReader", "Verification", "verify"]
 
 _DAMAGES_TOLD = 100
 
+_PIECE_BYTES = 4 << 20
+"""What is read at once of an object that the server wrote; it has no frames of its own."""
+
 
 class PayloadReader:
-    """Implements engines.port.PayloadSource for the point's objects in ``store``."""
+    """Implements engines.port.PayloadSource for the point's objects in ``store``.
+
+    Objects that the database server wrote are streams, too. Of them only the size is proven when
+    they are read; their bytes carry the server's own checksums, which it proves when it restores.
+    """
 
     def __init__(
         self, store: ObjectStore, item_id: str, point_id: str, index: PayloadIndex
@@ -36,23 +48,30 @@ class PayloadReader:
         self._item_id = item_id
         self._point_id = point_id
         self._places = {stream.name: _Places(stream) for stream in index.streams}
+        self._objects = {one.name: one for one in index.objects}
 
     def streams(self) -> Sequence[str]:
         """Names of the streams, in the order in which they were opened."""
-        return [stream.name for stream in self.index.streams]
+        return [part.name for part in self.index.parts]
 
     def size(self, stream: str) -> int:
         """Raw size of one stream in bytes. KeyError when the point has no such stream."""
+        if stream in self._objects:
+            return self._objects[stream].stored_bytes
         return self._places[stream].index.raw_bytes
 
     def frame_starts(self, stream: str) -> Sequence[int]:
         """Raw offset at which each frame begins."""
+        if stream in self._objects:
+            return range(0, self._objects[stream].stored_bytes, _PIECE_BYTES)
         index = self._places[stream].index
         return range(0, index.frames * index.frame_bytes, index.frame_bytes)
 
     def read_frame(self, stream: str, index: int) -> bytes:
         """Fetch exactly one frame, prove its checksum, then decode it. ObjectDamaged when it is
         not what was written, ObjectNotFound when its volume is gone."""
+        if stream in self._objects:
+            return self._piece(self._objects[stream], index)
         places = self._places[stream]
         if not 0 <= index < places.index.frames:
             raise IndexError(f"the stream {stream} has no frame {index}")
@@ -77,8 +96,28 @@ class PayloadReader:
         except FrameUndecodable as error:
             raise ObjectDamaged(f"frame {index} of {key} does not decode: {error}") from error
 
+    def _piece(self, written: ServerObject, index: int) -> bytes:
+        """Part of an object that the server wrote."""
+        start = index * _PIECE_BYTES
+        if not 0 <= start < written.stored_bytes:
+            raise IndexError(f"the stream {written.name} has no frame {index}")
+        key = object_key(self._item_id, self._point_id, written.name)
+        length = min(_PIECE_BYTES, written.stored_bytes - start)
+        try:
+            # At its end one byte more than there may be: another object is not taken for this one.
+            is_last = start + length == written.stored_bytes
+            piece = self._store.read(key, start, length + is_last)
+        except ObjectNotFound as error:
+            raise ObjectNotFound(key, hint=ObjectDamaged("").hint) from error
+        if len(piece) != length:
+            raise ObjectDamaged(f"{key} has not the {written.stored_bytes} bytes that were written")
+        return piece
+
     def objects(self) -> Iterator[tuple[str, int]]:
         """Key and size in bytes of every object that the payload consists of."""
+        for written in self.index.objects:
+            key = object_key(self._item_id, self._point_id, written.name)
+            yield key, written.stored_bytes
         for stream in self.index.streams:
             for number, volume in enumerate(stream.volumes):
                 key = volume_key(self._item_id, self._point_id, stream.name, number)
@@ -126,18 +165,23 @@ class _Places:
 @dataclass(frozen=True, slots=True)
 class Verification:
     """What reading everything showed. ``damages``: one sentence for each frame that is not what
-    was written, the first hundred of ``damaged_frames``; empty when the payload is whole."""
+    was written, the first hundred of ``damaged_frames``; empty when the payload is whole.
+    ``unproven_bytes``: how many of ``raw_bytes`` are in objects that the database server wrote:
+    they are all there, but only a server tells whether they are what it wrote (RESTORE
+    VERIFYONLY)."""
 
     frames: int
     raw_bytes: int
     damaged_frames: int
     damages: tuple[str, ...]
+    unproven_bytes: int = 0
 
 
 def verify(
     source: PayloadSource, *, progress: Progress = NO_PROGRESS, stop: StopSignal = NEVER
 ) -> Verification:
-    """Read, prove and decode every frame, several at a time. Damage is collected; a store that
+    """Read, prove and decode every frame, several at a time; what a database server wrote is read
+    to its end, which proves its size. Damage is collected; a store that
     cannot be asked (StoreUnreachable, AccessDenied) is raised: it proves nothing."""
     frames = raw_bytes = damaged = 0
     damages: list[str] = []
@@ -169,7 +213,9 @@ def verify(
                 take_oldest()
         finally:
             executor.shutdown(wait=True, cancel_futures=True)
-    return Verification(frames, raw_bytes, damaged, tuple(damages))
+    unproven = source.index.objects if isinstance(source, PayloadReader) else ()
+    unproven_bytes = sum(one.stored_bytes for one in unproven)
+    return Verification(frames, raw_bytes, damaged, tuple(damages), unproven_bytes)
 
 
 def _frame_size(source: PayloadSource, stream: str, index: int) -> int:

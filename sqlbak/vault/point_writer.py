@@ -13,6 +13,7 @@ from sqlbak.model import Item, Point, PointType
 from sqlbak.progress import NO_PROGRESS, Progress
 from sqlbak.stopping import NEVER, StopSignal
 from sqlbak.vault.frames import FRAME_BYTES
+from sqlbak.vault.layout import running_key
 from sqlbak.vault.lineages import record_forks
 from sqlbak.vault.manifest import Manifest, decode_manifest, encode_manifest
 from sqlbak.vault.names import parse_name
@@ -63,6 +64,7 @@ class PointWriter:
             frame_bytes=frame_bytes,
             progress=progress,
             stop=stop,
+            witness=running_key(item.id, record.job_id),
         )
 
     @property
@@ -162,12 +164,13 @@ class PointWriter:
 
     def abort(self) -> None:
         """Remove whatever was written: payload first, running record last. After a commit was
-        sent nothing is removed; that is the sweep's to settle."""
+        sent nothing is removed; that is the sweep's to settle. Payload that is kept for a later
+        run stays, and its running record with it."""
         if self._is_decided:
             self.sink.close()
             return
         self._is_decided = True
-        if self._has_begun:
+        if self._has_begun and not self.sink.is_kept:
             self.sink.abort()
             remove_running(self._store, self._item.id, self._record.job_id)
         else:

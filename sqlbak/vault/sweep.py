@@ -1,8 +1,9 @@
 """Clearing away what crashed jobs left, and nothing that is not known to be dead.
 
 Payload is dead in two cases only. A running record names it, the job behind that record has lost
-its lease, and the verdict says dead (vault/running.py). Or nothing at all names it (no manifest,
-here or in the trash, and no running record), and it has been there for a day.
+its lease, and the verdict says dead (vault/running.py); a job whose payload another one takes over
+is spared. Or nothing at all names it (no manifest, here or in the trash, and no running record),
+and it has been there for a day.
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ class SweepReport:
 
     Attributes:
         live: ids of jobs that run, or may run.
+        spared: ids of dead jobs that were left as they are.
         rolled_forward: points whose job died after its commit was decided; they are whole.
         removed: points whose job died before; their payload is gone.
         orphaned: points whose payload nothing named; it is gone.
@@ -57,6 +59,7 @@ class SweepReport:
     """
 
     live: list[str] = field(default_factory=list)
+    spared: list[str] = field(default_factory=list)
     rolled_forward: list[str] = field(default_factory=list)
     removed: list[str] = field(default_factory=list)
     orphaned: list[str] = field(default_factory=list)
@@ -70,13 +73,15 @@ def sweep(
     *,
     is_live: Callable[[RunningRecord], bool],
     now: datetime,
+    spares: Callable[[RunningRecord], bool] = lambda _record: False,
 ) -> SweepReport:
     """Settle every dead job of the item and delete what they left.
 
     ``is_live``: whether the job may still hold its lease; ``lambda record: not
     leases.is_lost(record.lease, record.grant)``. A wrong answer costs that job its commit, never
     anybody a recovery point. ``now`` (aware) is compared with the store's clock, against a day of
-    grace. Any number of sweeps and jobs may run at once.
+    grace. ``spares``: dead jobs that are left as they are, for a job that takes over what they
+    wrote. Any number of sweeps and jobs may run at once.
     """
     report = SweepReport()
     # The order matters. A live job wrote its running record before its payload and removes it
@@ -87,12 +92,14 @@ def sweep(
     for record in records:
         if is_live(record):
             report.live.append(record.job_id)
+        elif spares(record):
+            report.spared.append(record.job_id)
         else:
             _settle(store, item_id, record, now, report)
     # A verdict or a cancellation without a running record is refuse, whatever it says.
     store.delete(stale_keys)
     _remove_orphans(store, item_id, payload, {one.point_id for one in records}, now, report)
-    if not report.live:
+    if not report.live and not report.spared:
         store.sweep_unfinished(data_prefix(item_id), older_than=now - GRACE)
     for prefix in (
         f"{LEASES_PREFIX}{item_id}",

@@ -15,7 +15,7 @@ from typing import Self
 from sqlbak.stopping import NEVER, StopSignal
 from sqlbak.vault.store import ObjectInfo, ObjectStore, ObjectWriter
 
-__all__ = ["BandwidthCap", "ThrottledStore"]
+__all__ = ["BandwidthCap", "ThrottledStore", "ended_by"]
 
 _BURST_SECONDS = 0.25
 _PIECE_BYTES = 1 << 20
@@ -62,6 +62,10 @@ class ThrottledStore:
     def url(self) -> str:
         """As of the store inside."""
         return self._inner.url
+
+    def ended_by(self, stop: StopSignal) -> ThrottledStore:
+        """The same store under the same caps; ``stop`` alone ends the waits."""
+        return ThrottledStore(self._inner, self._caps, stop=stop)
 
     def writer(self, key: str) -> ObjectWriter:
         """A streaming upload that is held back."""
@@ -113,6 +117,12 @@ class ThrottledStore:
     def close(self) -> None:
         """As of the store inside."""
         self._inner.close()
+
+
+def ended_by(store: ObjectStore, stop: StopSignal) -> ObjectStore:
+    """``store``, for one piece of work that ``stop`` ends: its waits for bandwidth end with it, and
+    those of others go on."""
+    return store.ended_by(stop) if isinstance(store, ThrottledStore) else store
 
 
 class _ThrottledWriter:

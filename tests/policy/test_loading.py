@@ -218,7 +218,7 @@ def test_every_problem_of_every_file_is_named_at_once(tmp_path: Path) -> None:
         (
             "user: sqlbak",
             "user: sqlbak\n    replicas: {NODE1: {delivery: {}}}",
-            "replicas.NODE1.delivery: write exactly one of disk: and url:",
+            "replicas.NODE1.delivery: may be disk: {server_path",
         ),
         ('"env:ERP_PASSWORD"', "hunter2", "a secret never stands in the file"),
         (

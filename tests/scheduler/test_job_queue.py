@@ -29,6 +29,7 @@ from sqlbak.scheduler.queue_worker import QueueWorker
 from sqlbak.scheduler.working import Ended, Ending
 from sqlbak.stopping import StopSignal
 from sqlbak.stored_item import Served
+from sqlbak.vault.cancelled_slots import TypeSlot
 from tests.engines.postgres.clusters import Cluster, available_majors, running_cluster
 
 pytestmark = pytest.mark.postgres
@@ -77,6 +78,7 @@ class World:
 
     lock: threading.Lock = field(default_factory=threading.Lock)
     points: dict[str, list[Point]] = field(default_factory=dict)
+    cancelled: list[TypeSlot] = field(default_factory=list)
     taken: list[tuple[str, str, PointType]] = field(default_factory=list)
     running: Counter[tuple[str, bool]] = field(default_factory=Counter)
     overlaps: int = 0
@@ -167,7 +169,7 @@ class Hall:
 
         def look(_fleet: Fleet, item: str) -> Served:
             with self.world.lock:
-                return Served(tuple(self.world.points[item]))
+                return Served(tuple(self.world.points[item]), tuple(self.world.cancelled))
 
         one = QueueWorker(
             self.dsn,
@@ -338,6 +340,16 @@ def test_what_somebody_cancels_is_not_put_in_again_before_its_next_slot(hall: Ha
     hall.until(lambda: len(hall.status("aborted")) == len(ITEMS))
     hall.hand_over()
     assert not hall.status("todo", "doing")
+
+
+def test_what_somebody_cancelled_while_it_waited_in_the_queue_is_not_taken(hall: Hall) -> None:
+    hall.hand_over()
+    waiting = [job for job in hall.due() if job.slot is not None]
+    hall.world.cancelled = [TypeSlot(job.type, job.slot.instant) for job in waiting if job.slot]
+    hall.worker("a")
+    hall.until(lambda: not hall.status("todo", "doing"))
+    assert hall.world.taken == []
+    assert not hall.status("failed")
 
 
 def test_what_is_not_due_any_more_or_not_configured_is_no_failure(hall: Hall) -> None:

@@ -4,6 +4,7 @@ URL for S3-compatible object storage" and its best-practices page)."""
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import boto3
@@ -63,6 +64,21 @@ def find_credential(
     return found
 
 
+@lru_cache(maxsize=8)
+def client_for(endpoint: str, access: str, secret: str, region: str) -> Any:
+    """Making a client takes longer than most of what it is asked for."""
+    return boto3.client(
+        "s3",
+        endpoint_url=endpoint,
+        aws_access_key_id=access,
+        aws_secret_access_key=secret,
+        region_name=region,
+        config=Config(
+            retries={"max_attempts": 1}, s3={"addressing_style": "path"}, connect_timeout=5
+        ),
+    )
+
+
 class _Object:
     """One object behind the endpoint that a URL names."""
 
@@ -95,16 +111,7 @@ class _Object:
         for name in ("BACKUP_OPTIONS", "RESTORE_OPTIONS"):
             if (text := _text(options.get(name))) is not None:
                 region = _region(text)
-        self.client: Any = boto3.client(
-            "s3",
-            endpoint_url=endpoint,
-            aws_access_key_id=access,
-            aws_secret_access_key=secret,
-            region_name=region,
-            config=Config(
-                retries={"max_attempts": 1}, s3={"addressing_style": "path"}, connect_timeout=5
-            ),
-        )
+        self.client = client_for(endpoint, access, secret, region)
 
     def failed(self, error: Exception) -> SqlError:
         code = ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,8 +23,8 @@ class Certificates:
     server_key: Path
 
 
-def make_certificates(directory: Path) -> Certificates:
-    """An authority and a certificate for 127.0.0.1, valid for a day."""
+def make_certificates(directory: Path, *, names: Sequence[str] = ()) -> Certificates:
+    """An authority and a certificate for 127.0.0.1 and those names, valid for a day."""
     now = datetime.now(UTC)
     day = timedelta(days=1)
     authority_key = ec.generate_private_key(ec.SECP256R1())
@@ -54,7 +55,8 @@ def make_certificates(directory: Path) -> Certificates:
         .sign(authority_key, hashes.SHA256())
     )
     server_key = ec.generate_private_key(ec.SECP256R1())
-    names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+    subjects = x509.SubjectAlternativeName([address, *map(x509.DNSName, names)])
     issuer = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier)
     server = (
         x509.CertificateBuilder()
@@ -64,7 +66,7 @@ def make_certificates(directory: Path) -> Certificates:
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - day)
         .not_valid_after(now + day)
-        .add_extension(names, critical=False)
+        .add_extension(subjects, critical=False)
         .add_extension(issuer, critical=False)
         .sign(authority_key, hashes.SHA256())
     )

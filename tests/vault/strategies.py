@@ -9,7 +9,13 @@ from hypothesis import strategies as st
 
 from sqlbak.model import EngineName, Item, Point, PointType
 from sqlbak.vault.manifest import Manifest
-from sqlbak.vault.payload_index import PayloadIndex, StreamIndex, Volume, pack_lengths
+from sqlbak.vault.payload_index import (
+    PayloadIndex,
+    ServerObject,
+    StreamIndex,
+    Volume,
+    pack_lengths,
+)
 
 point_ids = st.from_regex(
     re.compile(r"20[0-9]{2}0[1-9][0-2][1-8]T[01][0-9][0-5][0-9][0-5][0-9]Z-[a-z2-7]{10}", re.ASCII),
@@ -77,7 +83,21 @@ def payload_indexes(draw: st.DrawFn) -> PayloadIndex:
     names = draw(
         st.lists(st.sampled_from(["base.tar", "16400.tar", "wal", "page-map"]), unique=True)
     )
-    return PayloadIndex(tuple(draw(stream_indexes(name)) for name in names))
+    written = draw(st.lists(st.sampled_from(["1of2.bak", "2of2.bak"]), unique=True))
+    return PayloadIndex(
+        tuple(draw(stream_indexes(name)) for name in names),
+        tuple(draw(server_objects(name)) for name in written),
+    )
+
+
+def server_objects(name: str) -> st.SearchStrategy[ServerObject]:
+    return st.builds(
+        ServerObject,
+        name=st.just(name),
+        stored_bytes=st.integers(1, 1 << 45),
+        etag=st.text(min_size=1, max_size=40),
+        modified_at=instants,
+    )
 
 
 names_of_people = st.text(min_size=1, max_size=30)

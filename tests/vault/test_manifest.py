@@ -59,7 +59,9 @@ def signed(manifest: Manifest, change: dict[str, Any]) -> bytes:
     return encode(document | {"digest": module._digest(document)})
 
 
-@pytest.mark.parametrize("change", [{"format": 2}, {"encryption": {"cipher": "aes-256-gcm"}}])
+@pytest.mark.parametrize(
+    "change", [{"format": module.FORMAT + 1}, {"encryption": {"cipher": "aes-256-gcm"}}]
+)
 @given(manifest=manifests)
 @settings(deadline=None, max_examples=3)
 def test_what_a_newer_version_wrote_is_refused_with_a_hint(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sqlbak.errors import Interrupted
 from sqlbak.stopping import StopSignal
 from sqlbak.vault.memory_store import MemoryStore
-from sqlbak.vault.throttle import BandwidthCap, ThrottledStore
+from sqlbak.vault.throttle import BandwidthCap, ThrottledStore, ended_by
 
 
 @given(st.lists(st.tuples(st.integers(1, 1 << 20), st.floats(0, 2)), min_size=1, max_size=40))
@@ -59,3 +59,18 @@ def test_a_stop_ends_the_wait() -> None:
             writer.write(bytes(1 << 20))
     with pytest.raises(Exception, match="no object"):
         store.head("a")
+
+
+def test_the_end_of_one_piece_of_work_ends_its_wait_alone() -> None:
+    plain = MemoryStore()
+    assert ended_by(plain, StopSignal()) is plain
+    everything, own = StopSignal(), StopSignal()
+    shared = ThrottledStore(plain, [BandwidthCap(1 << 20)], stop=everything)
+    own.request()
+    with pytest.raises(Interrupted), ended_by(shared, own).writer("a") as writer:
+        for _ in range(100):
+            writer.write(bytes(1 << 20))
+    with shared.writer("b") as writer:
+        writer.write(b"goes on")
+        writer.commit()
+    assert plain.head("b").size == 7

@@ -20,8 +20,8 @@ from sqlbak.engines.sqlserver.databases import Database
 from sqlbak.engines.sqlserver.delivery import (
     BackupFiles,
     DiskFolder,
+    SetFiles,
     database_key,
-    stream_names,
     stripe_count,
 )
 from sqlbak.engines.sqlserver.finding import find_database
@@ -38,6 +38,8 @@ from sqlbak.engines.sqlserver.taking import (
     execute_backup,
     read_set,
 )
+from sqlbak.engines.sqlserver.url_checks import url_files
+from sqlbak.engines.sqlserver.url_delivery import PART_BYTES, UrlPlace
 from sqlbak.errors import (
     BackupFailed,
     BackupPaused,
@@ -67,7 +69,7 @@ class ReplicaPlace:
 
     name: str
     address: ServerAddress
-    folder: DiskFolder
+    folder: DiskFolder | UrlPlace
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +79,13 @@ class Source:
     Attributes:
         replicas: the servers of its availability group, where it may be in one.
         compression: auto, none, ms_xpress or zstd.
+        folder: where its backups are written to: a folder that both sides see, or the vault itself.
         stripes: files for each full and differential; None: by size.
         family: the database that is meant; another one under its name is refused. None: whichever.
     """
 
     address: ServerAddress
-    folder: DiskFolder
+    folder: DiskFolder | UrlPlace
     database: str
     compression: str = "auto"
     stripes: int | None = None
@@ -115,7 +118,7 @@ class WrittenSet:
     before its statement; ``ended`` after it (None: not known, as it was an earlier run that took
     it). ``covers``: it holds all that was committed by ``began``."""
 
-    files: BackupFiles
+    files: SetFiles
     taken: TakenSet
     began: Clock
     ended: Clock | None
@@ -125,6 +128,14 @@ class WrittenSet:
 def new_token(now: datetime) -> str:
     """Part of a backup set's name and of its files' names, unlike any other."""
     return f"{now.astimezone(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(5)}"
+
+
+def _told(header: BackupHeader) -> tuple[Clock, int | None]:
+    """What the description of a set of ours tells: the clock before it was taken, and where the
+    log of the group's primary ended then (None: it is of no group). ValueError for another one."""
+    instant, minutes, *ends = header.description.removeprefix(_DESCRIPTION).split(" ")
+    clock = Clock(datetime.fromisoformat(instant), int(minutes), None)
+    return clock, int(ends[0]) if ends else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,11 +167,15 @@ class Backing:
     home: Source
     paused: Mapping[PointType, str]
     writer: Writer | None = None
+    sink: PayloadSink | None = None
     notes: list[Note] = field(default_factory=list)
 
     def leftovers(self, kinds: Sequence[PointType]) -> list[BackupFiles]:
-        """What earlier runs left of the database in this server's folder, oldest first."""
+        """What earlier runs left of the database in this server's folder, oldest first. What they
+        left in the vault is for its sweep."""
         folder = self.source.folder
+        if not isinstance(folder, DiskFolder):
+            return []
         return [files for key in self.keys for files in folder.leftovers(key, kinds)]
 
     @property
@@ -218,8 +233,7 @@ class Backing:
         began = self.clock()
         end = end_to_hold(self)
         token = new_token(began.utc)
-        count = stripe_count(self.database.size_bytes, source.stripes)
-        files = source.folder.files(self.key, kind, token, 1 if kind is PointType.LOG else count)
+        files = self._files(kind, token)
         statement = BackupStatement(
             database=source.database,
             devices=files.devices,
@@ -231,10 +245,7 @@ class Backing:
             compression=self.server.compression(source.compression),
             description=f"{_DESCRIPTION}{began.utc.isoformat()} {began.utc_offset_minutes}"
             + (f" {end or _UNKNOWN_END}" if self.database.replica is not None else ""),
-            # TDE before 2019 compresses only with more than 64 KB a transfer.
-            max_transfer_bytes=131072
-            if self.database.is_encrypted and self.server.major < 15
-            else None,
+            max_transfer_bytes=self._transfer_bytes(),
         )
         try:
             before = self.session
@@ -245,6 +256,7 @@ class Backing:
                 statement,
                 progress=self.progress,
                 stop=self.stop,
+                refused=files.refused,
             )
             if self.session is not before:
                 self._require_same_server()
@@ -281,22 +293,52 @@ class Backing:
                 hint="the next run takes it there",
             )
 
-    def written_before(self, files: BackupFiles) -> WrittenSet | None:
+    def _files(self, kind: PointType, token: str) -> SetFiles:
+        """Where one new backup set goes. Raises what keeps it from being written there."""
+        source = self.source
+        if isinstance(source.folder, DiskFolder):
+            count = stripe_count(self.database.size_bytes, source.stripes)
+            count = 1 if kind is PointType.LOG else count
+            return source.folder.files(self.key, kind, token, count)
+        return url_files(
+            self.session,
+            self.database,
+            source.folder,
+            self.sink,
+            kind,
+            token,
+            wanted=source.stripes,
+            where=source.where,
+            stop=self.stop,
+        )
+
+    def _transfer_bytes(self) -> int | None:
+        if not isinstance(self.source.folder, DiskFolder):
+            return PART_BYTES
+        # TDE before 2019 compresses only with more than 64 KB a transfer.
+        return 131072 if self.database.is_encrypted and self.server.major < 15 else None
+
+    def written_before(self, files: SetFiles) -> WrittenSet | None:
         """A log backup that an earlier run took and did not ship; None when it is not whole."""
         taken = read_set(self.session, files, stop=self.stop)
-        if taken is None:
+        began = None if taken is None else self.began(taken, files.type, files.token)
+        if taken is None or began is None:
             return None
+        end = _told(taken.header)[1]
+        covers = end is None or taken.header.last_lsn > end
+        return WrittenSet(files, taken, began, None, covers)
+
+    def began(self, taken: TakenSet, kind: PointType, token: str) -> Clock | None:
+        """The server's clock before the statement that took the set, as the set itself tells; None
+        when it is not a set of ours and of that kind, or not whole."""
         header = taken.header
-        if files.token not in header.name or not header.description.startswith(_DESCRIPTION):
+        if token not in header.name or not header.description.startswith(_DESCRIPTION):
             return None
         try:
-            self._check(header, files.type, files.token)
-            instant, minutes, *ends = header.description.removeprefix(_DESCRIPTION).split(" ")
-            began = Clock(datetime.fromisoformat(instant), int(minutes), None)
-            covers = not ends or header.last_lsn > int(ends[0])
+            self._check(header, kind, token or header.name.rpartition(" ")[2])
+            return _told(header)[0]
         except (SqlbakError, ValueError):
             return None
-        return WrittenSet(files, taken, began, None, covers)
 
     def _check(self, header: BackupHeader, kind: PointType, token: str) -> None:
         """BackupFailed when the set is not what was asked for."""
@@ -325,9 +367,9 @@ class Backing:
         total = written.files.ship(sink, progress=self.progress, stop=self.stop)
         if total < written.taken.header.stored_bytes:
             raise BackupFailed(
-                f"{written.files.local[0]}: {total} bytes were read, but the server wrote "
+                f"{written.files.shown}: {total} bytes were found, but the server wrote "
                 f"{written.taken.header.stored_bytes}",
-                hint="delivery.disk: server_path and local_path must be the same folder",
+                hint="look at delivery: sqlbak and the server must see the same place",
             )
 
     def result(self, written: WrittenSet) -> BackupResult:
@@ -358,7 +400,7 @@ class Backing:
             else (),
             facts=self._facts(written),
             notes=tuple(self.notes),
-            after_commit=written.files.remove,
+            after_commit=written.files.after_commit,
         )
 
     def _after(self, written: WrittenSet) -> datetime:
@@ -385,8 +427,8 @@ class Backing:
             "file_list": [document_of(one) for one in taken.file_list],
             "msdb": None if row is None else document_of(row),
             "set_name": taken.header.name,
-            "streams": list(stream_names(len(written.files.local))),
-            "delivery": "disk",
+            "streams": list(written.files.streams),
+            **written.files.facts,
             "server": self.server.document(own)
             | {"name": text(taken.header_row, "ServerName") or self.server.name},
             "recovery_model": self.database.recovery_model,

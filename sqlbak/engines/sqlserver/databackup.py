@@ -28,7 +28,7 @@ def take_full(
     stop: StopSignal,
 ) -> BackupResult:
     """A full. From then on differentials are of it, unless it is copy-only."""
-    with open_backing(source, progress, stop) as backing:
+    with open_backing(source, progress, stop, sink) as backing:
         backing.require(PointType.FULL)
         clear(backing, *_DATA)
         written = backing.write(PointType.FULL, label=label, is_copy_only=is_copy_only)
@@ -54,7 +54,7 @@ def take_differential(
     another full now, which is named; LogRewritten when the database was restored since, but goes
     on under the same recovery fork."""
     base_guid = guid(base.facts.get("header", {}), "BackupSetGUID")
-    with open_backing(source, progress, stop) as backing:
+    with open_backing(source, progress, stop, sink) as backing:
         backing.require(PointType.DIFFERENTIAL)
         clear(backing, *_DATA)
         database = backing.database

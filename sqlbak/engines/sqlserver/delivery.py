@@ -9,10 +9,10 @@ from __future__ import annotations
 import hashlib
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from sqlbak.engines.port import PayloadSink
 from sqlbak.engines.sqlserver.statements import Device, DeviceKind
@@ -21,7 +21,15 @@ from sqlbak.model import PointType
 from sqlbak.progress import Progress
 from sqlbak.stopping import StopSignal
 
-__all__ = ["BackupFiles", "DiskFolder", "database_key", "stream_names", "stripe_count"]
+__all__ = [
+    "BackupFiles",
+    "DiskFolder",
+    "ReadableFiles",
+    "SetFiles",
+    "database_key",
+    "stream_names",
+    "stripe_count",
+]
 
 _LETTERS: Final = {PointType.FULL: "f", PointType.DIFFERENTIAL: "d", PointType.LOG: "l"}
 _TYPES: Final = {letter: kind for kind, letter in _LETTERS.items()}
@@ -49,6 +57,58 @@ def stream_names(count: int) -> tuple[str, ...]:
     return tuple(f"media-{number}" for number in range(1, count + 1))
 
 
+class ReadableFiles(Protocol):
+    """What one backup set may have been written to."""
+
+    @property
+    def devices(self) -> tuple[Device, ...]:
+        """As the server sees them."""
+
+    @property
+    def are_whole(self) -> bool:
+        """Whether they are whole as soon as they are there, so that the server can read them."""
+
+    def are_there(self) -> bool:
+        """Whether sqlbak sees all of them."""
+
+
+class SetFiles(ReadableFiles, Protocol):
+    """What one backup set is written to: files in a folder, or objects in the vault itself."""
+
+    @property
+    def type(self) -> PointType:
+        """What the set holds."""
+
+    @property
+    def token(self) -> str:
+        """The last word of the set's name; empty where it is not known."""
+
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """The payload's streams, one for each device."""
+
+    @property
+    def shown(self) -> str:
+        """The first of them, for people."""
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """How the set is delivered, for the manifest."""
+
+    @property
+    def after_commit(self) -> Callable[[], None] | None:
+        """What is left to do once the set is a recovery point."""
+
+    def refused(self) -> None:
+        """The server said that it did not write the set."""
+
+    def remove(self) -> None:
+        """Delete them; those that are gone already are no matter."""
+
+    def ship(self, sink: PayloadSink, *, progress: Progress, stop: StopSignal) -> int:
+        """Make them the payload; how many bytes. BackupFailed."""
+
+
 @dataclass(frozen=True, slots=True)
 class BackupFiles:
     """The files of one backup set, as sqlbak sees them and as the server does."""
@@ -57,6 +117,38 @@ class BackupFiles:
     token: str
     local: tuple[Path, ...]
     devices: tuple[Device, ...]
+
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """See SetFiles.streams."""
+        return stream_names(len(self.local))
+
+    @property
+    def shown(self) -> str:
+        """See SetFiles.shown."""
+        return str(self.local[0])
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """See SetFiles.facts."""
+        return {"delivery": "disk"}
+
+    @property
+    def after_commit(self) -> Callable[[], None]:
+        """The vault has them: they are removed from the folder."""
+        return self.remove
+
+    def are_there(self) -> bool:
+        """See SetFiles.are_there."""
+        return all(path.exists() for path in self.local)
+
+    @property
+    def are_whole(self) -> bool:
+        """See SetFiles.are_whole: a file may be cut off."""
+        return False
+
+    def refused(self) -> None:
+        """Nothing: the server removes what it began, and the next run what is left of it."""
 
     def remove(self) -> None:
         """Delete them; those that are gone already are no matter. BackupFailed where one stays."""
@@ -95,8 +187,7 @@ class BackupFiles:
         """Send every file as a stream of its own; how many bytes. BackupFailed."""
         sizes = self.sizes()
         progress.phase("shipping", sum(sizes))
-        names = stream_names(len(self.local))
-        for path, name, size in zip(self.local, names, sizes, strict=True):
+        for path, name, size in zip(self.local, self.streams, sizes, strict=True):
             sent = 0
             with sink.stream(name) as stream:
                 for block in _blocks(path):

@@ -1,8 +1,9 @@
-"""The SQL Server engine: native backups over T-SQL, delivered through a folder both sides see."""
+"""The SQL Server engine: native backups over T-SQL, delivered through a folder that both sides see
+or written into the vault by the server itself."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
@@ -18,7 +19,14 @@ from sqlbak.engines.port import (
 from sqlbak.engines.sqlserver.backing import Source
 from sqlbak.engines.sqlserver.databackup import take_differential, take_full
 from sqlbak.engines.sqlserver.inspection import inspect_database
-from sqlbak.engines.sqlserver.logbackup import explain_gap, oldest_position, take_log
+from sqlbak.engines.sqlserver.logbackup import (
+    explain_gap,
+    left_in_vault,
+    oldest_position,
+    take_left,
+    take_log,
+)
+from sqlbak.engines.sqlserver.url_delivery import UrlPlace
 from sqlbak.errors import FeatureUnsupported
 from sqlbak.model import LogPosition
 from sqlbak.progress import Progress
@@ -93,6 +101,31 @@ class SqlServerEngine:
             leaves_restoring=leaves_restoring,
             progress=progress,
             stop=stop,
+        )
+
+    @property
+    def writes_into_vault(self) -> bool:
+        """Whether the server itself writes what it backs up into the vault."""
+        return isinstance(self._source.folder, UrlPlace)
+
+    def left_log(self, prefix: str, names: Sequence[str]) -> LogPosition | None:
+        """Where the log backup ends that a dead run had the server write to objects of these names
+        below ``prefix`` of the vault; None when there is none that is whole. BackupFailed while the
+        server still writes there."""
+        return left_in_vault(self._source, prefix, names, stop=NEVER)
+
+    def take_left_log(
+        self,
+        point_id: str,
+        names: Sequence[str],
+        sink: PayloadSink,
+        *,
+        progress: Progress,
+        stop: StopSignal,
+    ) -> BackupResult:
+        """That log backup, of the dead run's ``point_id``, as one of a new point."""
+        return take_left(
+            self._source, sink, point_id=point_id, names=names, progress=progress, stop=stop
         )
 
     def oldest_log(self) -> LogPosition | None:

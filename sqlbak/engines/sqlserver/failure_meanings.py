@@ -17,7 +17,7 @@ from sqlbak.errors import (
     TargetNotUsable,
 )
 
-__all__ = ["MEANINGS", "OS_REASONS"]
+__all__ = ["MEANINGS", "OS_REASONS", "URL_REASONS"]
 
 
 _AGAIN = "try again; if it stays, the server's error log says more"
@@ -290,8 +290,7 @@ OS_REASONS: dict[int, tuple[str, str]] = {
     2: ("the file is not there", "look whether server_path and local_path are the same folder"),
     3: ("the folder is not there", "look whether server_path is right; the server sees it so"),
     5: (
-        "the server's service account may not use it (on Linux also: the folder is missing; with "
-        "a URL: the clocks differ)",
+        "the server's service account may not use it (on Linux also: the folder is missing)",
         "give the account that runs SQL Server read and write rights to server_path",
     ),
     32: ("another program has the file open", "keep virus scanners away from server_path"),
@@ -305,8 +304,8 @@ OS_REASONS: dict[int, tuple[str, str]] = {
     64: ("the network share went away", "try again when it is back"),
     80: ("the file exists already", "try again"),
     87: (
-        "the store refused it: the bucket has object lock, or the object has too many parts",
-        "write to a bucket without object lock, or use more stripes",
+        "the device refused what was written",
+        "look at the disk and the path; a bucket with object lock takes no backups of SQL Server",
     ),
     112: ("the disk is full", "free space in server_path"),
     123: ("the path is malformed", "look at server_path"),
@@ -319,3 +318,31 @@ OS_REASONS: dict[int, tuple[str, str]] = {
     ),
 }
 """Operating system error -> what it means, what mends it."""
+
+URL_REASONS: dict[int, tuple[str, str]] = {
+    2: (
+        "there is no such object",
+        "look whether delivery.url is the vault, and whether somebody removed it",
+    ),
+    5: (
+        "the store refused the key: it is wrong, has no rights there, or the clocks differ by more "
+        "than 15 minutes",
+        "give the key of the server's credential s3:ListBucket, s3:GetObject and s3:PutObject, and "
+        "set the clocks",
+    ),
+    50: (
+        "there is no credential for the URL, no such bucket, or the server is older than 2022",
+        "make the bucket, and CREATE CREDENTIAL [s3://host/bucket] WITH IDENTITY = "
+        "'S3 Access Key', SECRET = '<AccessKeyID>:<SecretKeyID>'",
+    ),
+    87: (
+        "the store refused what was written: the bucket has object lock, into which SQL Server "
+        "cannot write, or the object has more than 10,000 parts",
+        "use a bucket without object lock (and replicate it), delivery.disk, or more stripes",
+    ),
+    1117: (
+        "the store or the network failed, or the object has more than 10,000 parts",
+        "try again; if it stays, use more stripes",
+    ),
+}
+"""The same where a URL is meant; what is not here means what it always does."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from sqlbak.engines.sqlserver.failure_meanings import MEANINGS, OS_REASONS
+from sqlbak.engines.sqlserver.failure_meanings import MEANINGS, OS_REASONS, URL_REASONS
 from sqlbak.errors import (
     BackupFailed,
     EngineError,
@@ -120,7 +120,11 @@ def explain_failure(
 
 def _os_reason(said: str) -> tuple[str, str]:
     match = _OS_ERROR.search(said) or _TAIL_OS_ERROR.search(said)
-    known = OS_REASONS.get(int(match["number"])) if match else None
+    known = None
+    if match is not None:
+        number = int(match["number"])
+        known = URL_REASONS.get(number) if "s3://" in said else None
+        known = known or OS_REASONS.get(number)
     return known or ("", "look at the path, its disk, and the rights of the service account")
 
 

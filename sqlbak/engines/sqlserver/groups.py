@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from sqlbak.engines.port import Problem
 from sqlbak.engines.sqlserver.address import ServerAddress
 from sqlbak.engines.sqlserver.connection import Session, StatementFailed
 from sqlbak.engines.sqlserver.databases import Database, read_databases
@@ -77,7 +78,8 @@ class Group:
 @dataclass(frozen=True, slots=True)
 class View:
     """What one server said. ``copying``: names of databases of which a full or differential is
-    being taken there; ``grants``: what the login may do with each, where that was asked."""
+    being taken there; ``grants``: what the login may do with each, and ``problems``, where that was
+    asked."""
 
     member: Member
     server: Server
@@ -86,6 +88,7 @@ class View:
     groups: Mapping[str, Group] = field(default_factory=dict)
     copying: frozenset[str] = frozenset()
     grants: Mapping[str, Row] = field(default_factory=dict)
+    problems: tuple[Problem, ...] = ()
 
     @property
     def is_home(self) -> bool:
@@ -104,8 +107,9 @@ class View:
         return next((one for one in found if not one.is_distributed), None)
 
 
-Ask = Callable[[Session, View], Mapping[str, Row]]
-"""Asks a server for the grants of the databases that matter, by their names."""
+Ask = Callable[[Session, View], tuple[Mapping[str, Row], Sequence[Problem]]]
+"""Asks a server for the grants of the databases that matter, by their names, and for what stands in
+the way of all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +127,7 @@ def gather(
     members: Sequence[Member],
     *,
     name: str | None = None,
-    ask_grants: Ask | None = None,
+    ask: Ask | None = None,
     stop: StopSignal = NEVER,
 ) -> Gathered:
     """Ask ``home``, and as many of ``members`` as it takes to know the primary of every database
@@ -143,7 +147,7 @@ def gather(
             silent[member.name] = "the primary says that it is disconnected"
             continue
         try:
-            views.append(_view(member, name, ask_grants, stop))
+            views.append(_view(member, name, ask, stop))
         except (ServerUnreachable, ServerRefused) as error:
             failure = failure or error
             asked.add(member.address.where)
@@ -195,7 +199,10 @@ def _view(member: Member, name: str | None, ask: Ask | None, stop: StopSignal) -
         if any(one.replica is not None for one in databases):
             groups = _groups(session, stop)
             view = replace(view, groups=groups, copying=_copying(session, databases, stop))
-        return view if ask is None else replace(view, grants=ask(session, view))
+        if ask is None:
+            return view
+        grants, problems = ask(session, view)
+        return replace(view, grants=grants, problems=tuple(problems))
 
 
 def _groups(session: Session, stop: StopSignal) -> dict[str, Group]:

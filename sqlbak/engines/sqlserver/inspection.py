@@ -18,6 +18,8 @@ from sqlbak.engines.sqlserver.routes import Route, route_of
 from sqlbak.engines.sqlserver.rows import Row, number, text
 from sqlbak.engines.sqlserver.server import Server
 from sqlbak.engines.sqlserver.statements import identifier, literal
+from sqlbak.engines.sqlserver.url_checks import problems_of_url
+from sqlbak.engines.sqlserver.url_delivery import UrlPlace
 from sqlbak.errors import FeatureUnsupported
 from sqlbak.model import EngineName, PointType
 from sqlbak.stopping import NEVER, StopSignal
@@ -51,14 +53,17 @@ def inspect_database(source: Source, *, stop: StopSignal = NEVER) -> Inspection:
         source.address,
         source.members,
         name=source.database,
-        ask_grants=lambda session, view: _grants(session, view.databases, stop),
+        ask=lambda session, view: (
+            _grants(session, view.databases, stop),
+            _of_url(session, view, source, stop),
+        ),
         stop=stop,
     )
     route = route_of(gathered, source.database)
     problems = [*_of_wire(source.address)]
     if route is None:
         user = source.address.user
-        problems += _of_folder(source.folder)
+        problems += _of_places(gathered, source, [])
         problems.append(
             Problem(
                 "database_missing",
@@ -68,7 +73,7 @@ def inspect_database(source: Source, *, stop: StopSignal = NEVER) -> Inspection:
             )
         )
         return _inspection(gathered.views[0], [], problems)
-    problems += _of_places(source, [route])
+    problems += _of_places(gathered, source, [route])
     problems += _of_members(gathered, [route])
     problems += _of_route(source, route)
     for view in _takers([route]):
@@ -123,18 +128,18 @@ def inspect_instance(
     """All databases that are meant, with what stands in the way of each. ``source``: of no
     database. One connection a server, and one more where grants are looked at."""
 
-    def ask(session: Session, view: View) -> dict[str, Row]:
+    def ask(session: Session, view: View) -> tuple[dict[str, Row], list[Problem]]:
         is_case_sensitive = view.server.is_case_sensitive
         wanted = selected(
             view.databases, include=include, exclude=exclude, is_case_sensitive=is_case_sensitive
         )
-        return _grants(session, wanted, stop)
+        return _grants(session, wanted, stop), _of_url(session, view, source, stop)
 
-    gathered = gather(source.address, source.members, ask_grants=ask, stop=stop)
+    gathered = gather(source.address, source.members, ask=ask, stop=stop)
     _, routes = _meant(gathered, include, exclude)
     problems = [
         *_of_wire(source.address),
-        *_of_places(source, routes),
+        *_of_places(gathered, source, routes),
         *_of_members(gathered, routes),
         *(
             problem
@@ -187,11 +192,14 @@ def _takers(routes: Sequence[Route]) -> list[View]:
     return found
 
 
-def _of_places(source: Source, routes: Sequence[Route]) -> Iterator[Problem]:
-    """The folders that backups go through."""
-    folders = [source.on(view).folder for view in _takers(routes)] or [source.folder]
-    for folder in dict.fromkeys(folders):
-        yield from _of_folder(folder)
+def _of_places(gathered: Gathered, source: Source, routes: Sequence[Route]) -> Iterator[Problem]:
+    """The places that backups are written to."""
+    takers = _takers(routes) or gathered.views[:1]
+    for folder in dict.fromkeys(source.on(view).folder for view in takers):
+        if isinstance(folder, DiskFolder):
+            yield from _of_folder(folder)
+    for view in takers:
+        yield from view.problems
 
 
 def _of_members(gathered: Gathered, routes: Sequence[Route]) -> Iterator[Problem]:
@@ -265,6 +273,14 @@ def _of_wire(address: ServerAddress) -> Iterator[Problem]:
             "checked (tls: required)",
             "write tls: verified and ca_file: PATH",
         )
+
+
+def _of_url(session: Session, view: View, source: Source, stop: StopSignal) -> list[Problem]:
+    """What keeps a server from writing into the vault by itself, where it is to."""
+    folder, login = source.on(view).folder, source.address.user
+    if not isinstance(folder, UrlPlace):
+        return []
+    return [*problems_of_url(session, view.server, folder, login=login, stop=stop)]
 
 
 def _of_folder(folder: DiskFolder) -> Iterator[Problem]:

@@ -6,12 +6,12 @@ log backup that a crashed run took but did not ship is looked for first, and shi
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from sqlbak.engines.port import BackupResult, LogGap, PayloadSink
+from sqlbak.engines.port import BackupResult, LogGap, PayloadSink, PlacedSink
 from sqlbak.engines.sqlserver.backing import Backing, Source, WrittenSet
 from sqlbak.engines.sqlserver.foreign import ForeignBackups, logs_since, restore_named
 from sqlbak.engines.sqlserver.headers import BackupHeader
@@ -26,12 +26,14 @@ from sqlbak.engines.sqlserver.opening import (
 from sqlbak.engines.sqlserver.past import require_same_history
 from sqlbak.engines.sqlserver.rows import number, text
 from sqlbak.engines.sqlserver.server import read_clock
-from sqlbak.errors import BackupPaused, LogChainBroken, LogRewritten
+from sqlbak.engines.sqlserver.taking import is_backup_running, read_set
+from sqlbak.engines.sqlserver.url_delivery import UrlPlace, is_whole_set
+from sqlbak.errors import BackupFailed, BackupPaused, LogChainBroken, LogRewritten
 from sqlbak.model import LogPosition, Note, NoteCode, PointType
 from sqlbak.progress import NO_PROGRESS, Progress
 from sqlbak.stopping import StopSignal
 
-__all__ = ["explain_gap", "oldest_position", "take_log"]
+__all__ = ["explain_gap", "left_in_vault", "oldest_position", "take_left", "take_log"]
 
 _LOG = 2
 
@@ -51,7 +53,7 @@ def take_log(
     LogRewritten when it was set back; BackupPaused when there is none to take."""
     header_row = {} if since_facts is None else since_facts.get("header", {})
     follows_log = since_facts is None or number(header_row, "BackupType") == _LOG
-    with open_backing(source, progress, stop, kind=PointType.LOG) as backing:
+    with open_backing(source, progress, stop, sink, kind=PointType.LOG) as backing:
         backing.require(PointType.LOG)
         if backing.lineage != since.lineage:
             raise LogChainBroken(_forked(backing))
@@ -101,7 +103,7 @@ def _shipped_late(
     if there.database.replica is not None and begin is not None and header.last_lsn > begin:
         # The primary never heard that it was done, and gives the same log out again.
         written.files.remove()
-        broken = f"a log backup that broke off was removed: {written.files.local[0].name}"
+        broken = f"a log backup that broke off was removed: {written.files.shown}"
         there.notes.append(Note(NoteCode.LEFTOVERS, broken))
         return None
     if not _joins(header, since, follows_log):
@@ -109,7 +111,7 @@ def _shipped_late(
         written.files.remove()
         useless = (
             "a log backup that an earlier run left joins nothing any more and was removed: "
-            f"{written.files.local[0].name}, log {header.first_lsn} to {header.last_lsn}"
+            f"{written.files.shown}, log {header.first_lsn} to {header.last_lsn}"
         )
         there.notes.append(Note(NoteCode.LEFTOVERS, useless))
         return None
@@ -211,6 +213,54 @@ def _left(backing: Backing) -> Iterator[list[tuple[Backing, WrittenSet]]]:
 def _extent(left: tuple[Backing, WrittenSet]) -> tuple[int, int]:
     header = left[1].taken.header
     return header.first_lsn, header.last_lsn
+
+
+def left_in_vault(
+    source: Source, prefix: str, names: Sequence[str], *, stop: StopSignal
+) -> LogPosition | None:
+    """Where the log backup ends that a dead run had the server write to the objects ``names`` below
+    ``prefix`` of the vault; None when it is not whole, or not of this database. BackupFailed while
+    the server still writes there."""
+    if not isinstance(source.folder, UrlPlace):
+        return None  # the server does not reach the vault (any more)
+    with open_backing(source, NO_PROGRESS, stop) as backing:
+        with siblings(backing) as (others, _silent):
+            # No other backup has that run's own folder in its statement.
+            if any(is_backup_running(one.session, prefix, stop=stop) for one in (backing, *others)):
+                raise BackupFailed(
+                    f"{source.where}: an earlier backup still runs on the server",
+                    hint="it is waited for: the next run looks again",
+                )
+        if not is_whole_set(names):
+            return None
+        left = source.folder.left([prefix + name for name in names])
+        found = read_set(backing.session, left, stop=stop)
+        if found is None or backing.began(found, PointType.LOG, "") is None:
+            return None
+        return LogPosition(found.header.fork, found.header.last_lsn)
+
+
+def take_left(
+    source: Source,
+    sink: PayloadSink,
+    *,
+    point_id: str,
+    names: Sequence[str],
+    progress: Progress,
+    stop: StopSignal,
+) -> BackupResult:
+    """The log backup that the dead run of ``point_id`` had the server write to objects of these
+    names, which are copied. BackupFailed when it is not whole."""
+    if not isinstance(source.folder, UrlPlace) or not isinstance(sink, PlacedSink):
+        raise BackupFailed(f"{source.where}: the server does not reach the vault")
+    with open_backing(source, progress, stop, sink) as backing:
+        written = backing.written_before(source.folder.taken_over(sink, point_id, names))
+        if written is None:
+            raise BackupFailed(f"{source.where}: what a broken run left is no whole backup")
+        kept = "a log backup that an earlier run took and did not commit was kept"
+        backing.notes.append(Note(NoteCode.LEFTOVERS, kept))
+        backing.ship(written, sink)
+        return _dated(backing, backing.result(written))
 
 
 def oldest_position(source: Source, *, stop: StopSignal) -> LogPosition | None:

@@ -7,9 +7,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
+from sqlbak.engines.port import PayloadSink
 from sqlbak.engines.sqlserver.backing import Backing, Source, Writer
 from sqlbak.engines.sqlserver.connection import Session
-from sqlbak.engines.sqlserver.delivery import BackupFiles
+from sqlbak.engines.sqlserver.delivery import BackupFiles, DiskFolder
 from sqlbak.engines.sqlserver.finding import find_database, missing, require_meant
 from sqlbak.engines.sqlserver.groups import gather
 from sqlbak.engines.sqlserver.routes import route_of
@@ -31,16 +32,23 @@ __all__ = ["clear", "has_leftovers", "historians", "open_backing", "require_quie
 
 @contextmanager
 def open_backing(
-    source: Source, progress: Progress, stop: StopSignal, *, kind: PointType = PointType.FULL
+    source: Source,
+    progress: Progress,
+    stop: StopSignal,
+    sink: PayloadSink | None = None,
+    *,
+    kind: PointType = PointType.FULL,
 ) -> Iterator[Backing]:
     """Connect and look: to the server that backups of that kind are taken on. ServerNotReady when
     the database is not there, or not the one meant, or has no primary; BackupPaused when no server
-    may take it."""
+    may take it. ``sink``: where what is written goes."""
     if not source.replicas:
         with _at(source, stop) as (session, server):
             database = find_database(session, server, source, stop=stop)
             paused = database.paused()
-            backing = Backing(source, session, server, database, progress, stop, source, paused)
+            backing = Backing(
+                source, session, server, database, progress, stop, source, paused, sink=sink
+            )
             with _closing(backing):
                 yield backing
         return
@@ -70,7 +78,7 @@ def open_backing(
         # What a secondary shows of the chain may be old, or nothing.
         database = told if own.replica is None else replace(told, replica=own.replica)
         backing = Backing(
-            here, session, server, database, progress, stop, source, route.paused, writer
+            here, session, server, database, progress, stop, source, route.paused, writer, sink
         )
         if kind is PointType.LOG:
             backing.notes += (Note(NoteCode.TAKEN_ELSEWHERE, one) for one in route.notes)
@@ -136,12 +144,17 @@ def has_leftovers(backing: Backing, kinds: Sequence[PointType]) -> bool:
     folders = [backing.source.folder]
     if backing.database.replica is not None:
         folders += [one.folder for one in backing.home.replicas]
-    return any(folder.leftovers(key, kinds) for folder in folders for key in backing.keys)
+    return any(
+        folder.leftovers(key, kinds)
+        for folder in folders
+        if isinstance(folder, DiskFolder)
+        for key in backing.keys
+    )
 
 
 def clear(backing: Backing, *kinds: PointType) -> None:
-    """Delete what crashed runs left of those kinds. BackupFailed while one of them still runs on a
-    server."""
+    """Delete what crashed runs left of those kinds in folders. BackupFailed while one of them
+    still runs on a server."""
     if not has_leftovers(backing, kinds):
         return
     with siblings(backing) as (others, _silent):

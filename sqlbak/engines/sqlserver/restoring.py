@@ -22,8 +22,10 @@ from sqlbak.engines.sqlserver.restoring_clock import StopAt
 from sqlbak.engines.sqlserver.restoring_delivery import (
     PieceSpool,
     is_by_url,
+    is_staged,
     url_devices,
 )
+from sqlbak.engines.sqlserver.restoring_reach import delivered, require_set
 from sqlbak.engines.sqlserver.restoring_resume import steps_done
 from sqlbak.engines.sqlserver.restoring_run import Run, execute, let_in_again, look, told
 from sqlbak.engines.sqlserver.restoring_statements import (
@@ -37,7 +39,6 @@ from sqlbak.engines.sqlserver.restoring_statements import (
 from sqlbak.engines.sqlserver.statements import Device, identifier
 from sqlbak.engines.sqlserver.target import (
     ExistingDatabase,
-    ServerFacts,
     read_database,
     read_restore_history,
     read_server,
@@ -88,7 +89,7 @@ def restore_database(
                 server=facts,
                 existing=existing,
             )
-            _check_delivery(chain, server, facts)
+            chain = delivered(session, chain, server, facts, stop=stop)
             done = 0
             if target.resumes:
                 done = _steps_done(session, chain, target, existing, stop_at)
@@ -101,31 +102,6 @@ def restore_database(
             raise told(run, error) from error
         finally:
             let_in_again(run)
-
-
-def _check_delivery(chain: DatabaseChain, server: TargetServer, facts: ServerFacts) -> None:
-    """Whether the server can get at every step."""
-    urls = [device.name for step in chain.steps if is_by_url(step) for device in url_devices(step)]
-    if urls and facts.major < 16:
-        raise TargetNotUsable(
-            f"{facts.name}: SQL Server {facts.version} reads no backups from {urls[0]}",
-            hint="restore on SQL Server 2022 or later: --instance NAME",
-        )
-    if facts.credentials is not None:
-        known = [name.rstrip("/").casefold() for name in facts.credentials]
-        for url in urls:
-            if not any(url.casefold().startswith(name) for name in known):
-                raise TargetNotUsable(
-                    f"{facts.name} has no credential for {url}",
-                    hint="CREATE CREDENTIAL [s3://host/bucket] WITH IDENTITY = 'S3 Access Key', "
-                    "SECRET = 'key id:secret'  -- named like the beginning of the URL",
-                )
-    if server.folder is None and any(not is_by_url(step) for step in chain.steps):
-        raise TargetNotUsable(
-            f"{server.instance} has no folder through which backups reach it",
-            hint="write delivery: {disk: {server_path: …, local_path: …}} for it, or restore with "
-            "--files DIR and the script there",
-        )
 
 
 def _steps_done(
@@ -187,6 +163,8 @@ def _restore(run: Run, done: int, take_tail: Callable[[], None] | None) -> Datab
             run.has_begun = True
         for number, step in enumerate(left, start=done + 1):
             devices = url_devices(step) if spool is None else spool.take()
+            if is_staged(step):
+                require_set(run.session, devices, step, stop=run.stop)
             _apply(run, number, step, devices)
             if spool is not None:
                 spool.done()

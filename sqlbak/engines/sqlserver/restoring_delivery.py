@@ -13,7 +13,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Final, Self
@@ -24,8 +24,9 @@ from sqlbak.engines.sqlserver.statements import Device, DeviceKind
 from sqlbak.errors import RestoreFailed, TargetNotUsable
 from sqlbak.stopping import StopSignal
 
-__all__ = ["PieceSpool", "is_by_url", "url_devices", "write_stream"]
+__all__ = ["PieceSpool", "is_by_url", "is_staged", "staged", "url_devices", "write_stream"]
 
+_STAGED: Final = "staged"
 _READERS: Final = 4
 _NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
 _AHEAD: Final = 8
@@ -41,7 +42,24 @@ def is_by_url(step: RestoreStep) -> bool:
 
 def url_devices(step: RestoreStep) -> tuple[Device, ...]:
     """The URLs of a backup that the server reads by itself."""
-    return tuple(Device(DeviceKind.URL, str(url)) for url in step.facts.get("urls") or ())
+    region = step.facts.get("region")
+    return tuple(
+        Device(DeviceKind.URL, str(url), None if region is None else str(region))
+        for url in step.facts.get("urls") or ()
+    )
+
+
+def is_staged(step: RestoreStep) -> bool:
+    """Whether the server wrote the backup itself, and it reaches this one through the folder: of
+    its bytes nothing is proven before the server reads them."""
+    return step.facts.get("delivery") == _STAGED
+
+
+def staged(step: RestoreStep) -> RestoreStep:
+    """The same backup, to be fetched from the vault and read as files."""
+    if not is_by_url(step) or not step.source.streams():
+        return step
+    return replace(step, facts={**step.facts, "delivery": _STAGED})
 
 
 @dataclass(slots=True)
@@ -68,7 +86,8 @@ class PieceSpool:
         self._stop = stop
         mark = hashlib.sha256(target.encode("utf-8", "surrogatepass")).hexdigest()[:12]
         self._prefix = f"sqlbak-restore-{mark}"
-        self._sizes = [_raw_bytes(step.source) for step in steps]
+        # What the server reads by itself takes no room in the folder.
+        self._sizes = [0 if is_by_url(step) else _raw_bytes(step.source) for step in steps]
         self._budget = 0
         self._held = 0
         self._ready: deque[_Piece] = deque()

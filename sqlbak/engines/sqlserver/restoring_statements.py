@@ -9,7 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from sqlbak.engines.sqlserver.statements import Device, devices_clause, identifier, literal
+from sqlbak.engines.sqlserver.statements import (
+    Device,
+    devices_clause,
+    identifier,
+    literal,
+    region_option,
+)
 from sqlbak.errors import UsageError
 
 __all__ = [
@@ -76,6 +82,7 @@ def data_statement(restore: DataRestore) -> str:
         *(["REPLACE"] if restore.replaces else []),
         *_moves(restore.moves),
         *_endings(restore.has_checksums, restore.stats_percent),
+        *region_option(restore.devices, "RESTORE_OPTIONS"),
     ]
     return (
         f"RESTORE DATABASE {identifier(restore.database)} "
@@ -98,6 +105,7 @@ def log_statement(restore: LogRestore) -> str:
         ),
         *_moves(restore.moves),
         *_endings(restore.has_checksums, restore.stats_percent),
+        *region_option(restore.devices, "RESTORE_OPTIONS"),
     ]
     return (
         f"RESTORE LOG {identifier(restore.database)} "

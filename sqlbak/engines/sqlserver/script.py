@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sqlbak.engines.port import RestoreStep
 from sqlbak.engines.sqlserver.headers import read_header
 from sqlbak.engines.sqlserver.restoring import DatabaseChain, stop_of
 from sqlbak.engines.sqlserver.restoring_clock import StopAt
-from sqlbak.engines.sqlserver.restoring_delivery import is_by_url, url_devices, write_stream
-from sqlbak.engines.sqlserver.statements import identifier, literal
+from sqlbak.engines.sqlserver.restoring_delivery import is_by_url, staged, url_devices, write_stream
+from sqlbak.engines.sqlserver.statements import identifier, literal, region_option
 from sqlbak.engines.sqlserver.target_files import BackedUpFile, backed_up_files, safe_file_name
 from sqlbak.errors import TargetNotUsable
 from sqlbak.model import PointType
@@ -48,6 +48,8 @@ def write_files(
     """Write the chain's backups and the script that restores them as ``database`` into
     ``directory``, which must be empty or absent. TargetNotUsable; InstantUnreachable for an instant
     in a repeated hour; what the vault raises."""
+    # A script that needs nothing but its folder runs on every server.
+    chain = replace(chain, steps=tuple(map(staged, chain.steps)))
     names = _file_names(chain.steps)
     script = restore_script(chain, directory, database=database)
     try:
@@ -183,6 +185,8 @@ def _step(
     if header.position > 1:
         options.append(f"FILE = {header.position}")
     options += [*(["CHECKSUM"] if header.has_checksums else []), "STATS = 10"]
+    if is_by_url(step):
+        options += region_option(url_devices(step), "RESTORE_OPTIONS")
     verb = "LOG" if step.point.type is PointType.LOG else "DATABASE"
     return [
         f"    RESTORE {verb} {identifier(database)}",

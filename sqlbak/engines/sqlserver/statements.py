@@ -6,6 +6,7 @@ Nothing may reach a statement but through ``identifier``, ``literal`` or a numbe
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -26,6 +27,7 @@ __all__ = [
     "identifier",
     "label_statement",
     "literal",
+    "region_option",
     "verify_statement",
 ]
 
@@ -50,10 +52,12 @@ class DeviceKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """One file or URL, as the server sees it."""
+    """One file or URL, as the server sees it. ``region``: what requests to a URL are signed for,
+    where it is not the one that the server assumes (us-east-1)."""
 
     kind: DeviceKind
     name: str
+    region: str | None = None
 
 
 class Compression(StrEnum):
@@ -145,6 +149,21 @@ def devices_clause(devices: Sequence[Device]) -> str:
     return ", ".join(f"{device.kind.value} = {literal(device.name)}" for device in devices)
 
 
+def region_option(devices: Sequence[Device], option: str) -> list[str]:
+    """``BACKUP_OPTIONS`` or ``RESTORE_OPTIONS`` with the region of the devices, where they have
+    one."""
+    region = next((device.region for device in devices), None)
+    if region is None:
+        return []
+    return [f"{option} = {literal(json.dumps({'s3': {'region': region}}))}"]
+
+
+def _read(what: str, devices: Sequence[Device], *options: str) -> str:
+    said = [*options, *region_option(devices, "RESTORE_OPTIONS")]
+    text = f"RESTORE {what} FROM {devices_clause(devices)}"
+    return f"{text} WITH {', '.join(said)}" if said else text
+
+
 def backup_statement(backup: BackupStatement) -> str:
     """The text of one BACKUP: a new media set with nothing else in it, checksums, no error
     passed over. UsageError for what SQL Server would refuse."""
@@ -173,6 +192,7 @@ def backup_statement(backup: BackupStatement) -> str:
             else []
         ),
         f"STATS = {backup.stats_percent:d}",
+        *region_option(backup.devices, "BACKUP_OPTIONS"),
     ]
     return (
         f"BACKUP {'LOG' if backup.is_log else 'DATABASE'} {identifier(backup.database)}"
@@ -182,22 +202,19 @@ def backup_statement(backup: BackupStatement) -> str:
 
 def header_statement(devices: Sequence[Device]) -> str:
     """Asks for the header of every backup set on the devices."""
-    return f"RESTORE HEADERONLY FROM {devices_clause(devices)}"
+    return _read("HEADERONLY", devices)
 
 
 def file_list_statement(devices: Sequence[Device]) -> str:
     """Asks for the database files in the first backup set."""
-    return f"RESTORE FILELISTONLY FROM {devices_clause(devices)}"
+    return _read("FILELISTONLY", devices)
 
 
 def label_statement(device: Device) -> str:
     """Asks for the media header of one device: of how many it is, and which."""
-    return f"RESTORE LABELONLY FROM {devices_clause([device])}"
+    return _read("LABELONLY", [device])
 
 
 def verify_statement(devices: Sequence[Device], *, stats_percent: int = 5) -> str:
     """Has the server read the backup set and check its checksums, restoring nothing."""
-    return (
-        f"RESTORE VERIFYONLY FROM {devices_clause(devices)}"
-        f" WITH CHECKSUM, STOP_ON_ERROR, STATS = {stats_percent:d}"
-    )
+    return _read("VERIFYONLY", devices, "CHECKSUM", "STOP_ON_ERROR", f"STATS = {stats_percent:d}")

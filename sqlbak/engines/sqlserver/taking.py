@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 from sqlbak.engines.sqlserver.address import ServerAddress
 from sqlbak.engines.sqlserver.connection import ConnectionLost, Session, StatementFailed
 from sqlbak.engines.sqlserver.databases import Database
-from sqlbak.engines.sqlserver.delivery import BackupFiles
+from sqlbak.engines.sqlserver.delivery import ReadableFiles
 from sqlbak.engines.sqlserver.headers import BackupHeader, read_header
 from sqlbak.engines.sqlserver.percent import PercentWatch
 from sqlbak.engines.sqlserver.rows import Row
@@ -25,13 +26,15 @@ from sqlbak.engines.sqlserver.statements import (
     header_statement,
     literal,
 )
-from sqlbak.errors import BackupFailed, ServerUnreachable
+from sqlbak.errors import BackupFailed, ServerUnreachable, SqlbakError
 from sqlbak.progress import Progress
 from sqlbak.stopping import StopSignal
 
 __all__ = ["TakenSet", "execute_backup", "is_backup_running", "read_set"]
 
 _PERCENT: Final = re.compile(r"(\d+) percent processed\.")
+_CANNOT_OPEN: Final = 3201
+_NO_BACKUP: Final = frozenset({3241, 3242, 3243, 3254, 3287})
 _SETTLE_SECONDS: Final = 120.0
 _POLL_SECONDS: Final = 0.5
 
@@ -53,8 +56,10 @@ def execute_backup(
     *,
     progress: Progress,
     stop: StopSignal,
+    refused: Callable[[], None],
 ) -> Session:
     """Run one BACKUP to its end; the session to go on with, a new one where the old one was lost.
+    ``refused`` is called when the server says that it failed: then nothing came of it.
 
     After a lost connection it is not known whether the set is whole: ``read_set`` tells. Raises
     what the server's refusal means; Interrupted.
@@ -72,7 +77,12 @@ def execute_backup(
         with shown:
             session.run(text, doing=_phase(statement), stop=stop, hear=hear)
     except StatementFailed as failed:
-        raise failed.explained() from None
+        error = failed.explained()
+        try:
+            refused()
+        except SqlbakError as second:
+            error.add_note(f"what was written could not be removed: {second}")
+        raise error from None
     except ConnectionLost:
         session.close()
         return _settled(address, database, statement.name.rpartition(" ")[2], stop)
@@ -133,7 +143,7 @@ def is_backup_running(session: Session, token: str, *, stop: StopSignal) -> bool
     return bool(rows)
 
 
-def read_set(session: Session, files: BackupFiles, *, stop: StopSignal) -> TakenSet | None:
+def read_set(session: Session, files: ReadableFiles, *, stop: StopSignal) -> TakenSet | None:
     """The one backup set on these files; None when there is none that is whole (the backup was
     broken off). BackupFailed when the server does not get at the files at all."""
     found: list[Row] = []
@@ -157,7 +167,9 @@ def read_set(session: Session, files: BackupFiles, *, stop: StopSignal) -> Taken
             limit_seconds=None,
         )
     except StatementFailed as failed:
-        if failed.number == 3201 and all(path.exists() for path in files.local):
+        # What cannot be read just now is not the same as what is no backup.
+        may_be_whole = files.are_whole and failed.number not in _NO_BACKUP
+        if (failed.number == _CANNOT_OPEN or may_be_whole) and files.are_there():
             raise failed.explained() from None
         return None
     try:

@@ -39,6 +39,7 @@ class Site:
     simulator: Simulator
     settings: dict[str, Any] = field(default_factory=dict)
     databases: dict[str, list[str]] = field(default_factory=dict)
+    vault_settings: dict[str, Any] = field(default_factory=dict)
 
     @property
     def folder(self) -> Path:
@@ -51,7 +52,9 @@ class Site:
     def write_policies(self, **policy: Any) -> None:
         server_folder = self.settings.get("server_path", SERVER_FOLDER)
         document = {
-            "vaults": {"main": {"url": f"file://{self.vault}", "redundancy": "local"}},
+            "vaults": {
+                "main": {"url": f"file://{self.vault}", "redundancy": "local"} | self.vault_settings
+            },
             "policies": {
                 "gold": {"vault": "main", "full": "0 1 * * sun", "log": "15m"}
                 | {"differential": "0 1 * * mon-sat"}

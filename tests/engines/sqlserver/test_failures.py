@@ -74,6 +74,12 @@ def test_a_number_without_a_kind_of_its_own_is_the_failure_of_what_was_done() ->
         ("Operating system error 12175(failed to retrieve text).", "restart SQL Server"),
         ("Operating system error 50(The request is not supported.).", "CREATE CREDENTIAL"),
         ("Operating system error 4711(?).", "look at the path"),
+        ("device 's3://h/b/x'. Operating system error 5(Access is denied.).", "the clocks"),
+        ("device 's3://h/b/x'. Operating system error 2(?).", "delivery.url"),
+        ("device 's3://h/b/x'. Operating system error 50(?).", "<AccessKeyID>:<SecretKeyID>"),
+        ("device 's3://h/b/x'. Operating system error 12175(?).", "restart SQL Server"),
+        ('Write on "s3://h/b/x" failed: 87(The parameter is incorrect.)', "object lock"),
+        ('Write on "s3://h/b/x" failed: 1117(?)', "more stripes"),
     ],
 )
 def test_the_operating_systems_reason_decides_the_remedy_of_a_device(

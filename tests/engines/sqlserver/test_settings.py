@@ -45,7 +45,6 @@ def test_the_wire_is_never_less_than_was_written(tmp_path: Path, settings: str, 
 @pytest.mark.parametrize(
     ("old", "new", "line"),
     [
-        (DISK, "delivery: {url: s3://acme-backups/staging}", "delivery.url"),
         ("    log: 15m\n", "    log: 15m\n    log_shipping: continuous\n", "instances.erp.policy"),
     ],
 )
@@ -61,3 +60,64 @@ def test_what_is_not_done_is_refused_and_not_pretended(
                 use("erp")
         with pytest.raises(FeatureUnsupported):
             fleet.engine("erp/Sales")
+
+
+BUCKET = "url: s3://acme-backups/prod"
+
+
+@pytest.mark.parametrize(
+    ("vault", "url"),
+    [
+        (BUCKET, "s3://s3.eu-central-1.amazonaws.com/acme-backups/prod"),
+        (BUCKET, "s3://acme-backups.s3.eu-central-1.amazonaws.com/prod/"),
+        (BUCKET, "s3://minio.example.com:9000/acme-backups/prod"),
+        ("url: s3://acme-backups", "s3://acme-backups.minio.example.com"),
+    ],
+)
+def test_a_server_may_write_into_the_vault_itself(tmp_path: Path, vault: str, url: str) -> None:
+    loaded = load(
+        tmp_path,
+        WHOLE.replace(BUCKET, vault).replace(DISK, f"delivery: {{url: {url}}}"),
+    )
+    assert loaded.unsupported == ()
+    instance = loaded.configuration.instances["erp"]
+    assert isinstance(instance, SqlServerInstance)
+    assert instance.delivery.url == url.rstrip("/")
+
+
+@pytest.mark.parametrize(
+    ("vault", "settings", "expected"),
+    [
+        (
+            "url: file:///srv/vault",
+            "delivery: {url: s3://h/b}",
+            "writes to s3:// only; write disk:",
+        ),
+        (BUCKET, "delivery: {url: s3://acme-backups/prod}", "another place than the vault"),
+        (BUCKET, "delivery: {url: s3://h/acme-backups/test}", "s3.REGION.amazonaws.com/acme-ba"),
+        (BUCKET, "delivery: {url: s3://h/other/prod}", "another place than the vault"),
+        (BUCKET, "delivery: {url: https://h/acme-backups/prod}", "must begin with s3://"),
+        (BUCKET, "delivery: {url: s3://key@h/acme-backups/prod}", "holds credentials"),
+        (BUCKET, f"delivery: {{url: s3://h/acme-backups/{'x' * 200}}}", "a shorter prefix"),
+        (
+            BUCKET,
+            "delivery: {url: s3://h/acme-backups/prod}\n    compression: none",
+            "write compression: auto",
+        ),
+        (
+            BUCKET + "\n    encryption: {key: env:KEY}",
+            "delivery: {url: s3://h/acme-backups/prod}",
+            "the vault's encryption would not hold",
+        ),
+    ],
+)
+def test_a_url_that_cannot_be_written_to_is_named_with_its_line(
+    tmp_path: Path, vault: str, settings: str, expected: str
+) -> None:
+    found = problems(
+        tmp_path,
+        WHOLE.replace(BUCKET, vault).replace(DISK, settings),
+    )
+    assert len(found) == 1, found
+    assert expected in found[0]
+    assert "instances.erp" in found[0]

@@ -68,6 +68,12 @@ def some_name(chance: random.Random) -> str:
 
 def some_devices(chance: random.Random) -> tuple[Device, ...]:
     count = chance.choice([1, 1, 1, 2, 5])
+    if chance.random() < 0.3:
+        region = chance.choice([None, "eu-x-1"])
+        return tuple(
+            Device(DeviceKind.URL, f"s3://s3.example.com:9000/b/it's/{number}of{count}.bak", region)
+            for number in range(1, count + 1)
+        )
     return tuple(
         Device(DeviceKind.DISK, f"{chance.choice(PATHS)}.{number}") for number in range(count)
     )
@@ -172,8 +178,15 @@ def test_restores_say_exactly_what_was_meant() -> None:
         )
 
 
-def test_what_only_looks_is_what_it_says() -> None:
-    devices = (Device(DeviceKind.DISK, PATHS[3]), Device(DeviceKind.DISK, PATHS[1]))
+@pytest.mark.parametrize(
+    "devices",
+    [
+        (Device(DeviceKind.DISK, PATHS[3]), Device(DeviceKind.DISK, PATHS[1])),
+        (Device(DeviceKind.URL, "s3://h/b/x"), Device(DeviceKind.URL, "s3://h/b/y")),
+        (Device(DeviceKind.URL, "s3://h/b/x", "eu-x-1"),),
+    ],
+)
+def test_what_only_looks_is_what_it_says(devices: tuple[Device, ...]) -> None:
     texts = {
         "RestoreStatement HeaderOnly": header_statement(devices),
         "RestoreStatement FileListOnly": file_list_statement(devices),
