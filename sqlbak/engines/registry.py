@@ -23,9 +23,9 @@ from sqlbak.stopping import StopSignal
 
 if TYPE_CHECKING:
     from sqlbak.engines.sqlserver.address import ServerAddress
-    from sqlbak.engines.sqlserver.backing import Source
     from sqlbak.engines.sqlserver.delivery import DiskFolder
     from sqlbak.engines.sqlserver.restoring import TargetServer
+    from sqlbak.engines.sqlserver.source import Source
     from sqlbak.engines.sqlserver.url_delivery import UrlPlace
 
 __all__ = [
@@ -208,7 +208,7 @@ def _source(
     database: str,
     replicas: Sequence[SqlServerReplica],
 ) -> Source:
-    from sqlbak.engines.sqlserver.backing import ReplicaPlace, Source
+    from sqlbak.engines.sqlserver.source import ReplicaPlace, Source
 
     return Source(
         address=_address(login),

@@ -9,12 +9,11 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from sqlbak.engines.port import BackupResult, PayloadSink
-from sqlbak.engines.sqlserver.address import ServerAddress
 from sqlbak.engines.sqlserver.connection import Session
 from sqlbak.engines.sqlserver.databases import Database
 from sqlbak.engines.sqlserver.delivery import (
@@ -26,12 +25,12 @@ from sqlbak.engines.sqlserver.delivery import (
 )
 from sqlbak.engines.sqlserver.finding import find_database
 from sqlbak.engines.sqlserver.foreign import msdb_row
-from sqlbak.engines.sqlserver.groups import Member, View
 from sqlbak.engines.sqlserver.headers import BackupHeader
 from sqlbak.engines.sqlserver.logend import end_to_hold, holds_all
 from sqlbak.engines.sqlserver.past import history_facts
 from sqlbak.engines.sqlserver.rows import document_of, text
 from sqlbak.engines.sqlserver.server import Clock, Server, read_clock, read_server
+from sqlbak.engines.sqlserver.source import Source
 from sqlbak.engines.sqlserver.statements import BackupStatement
 from sqlbak.engines.sqlserver.taking import (
     TakenSet,
@@ -39,7 +38,7 @@ from sqlbak.engines.sqlserver.taking import (
     read_set,
 )
 from sqlbak.engines.sqlserver.url_checks import url_files
-from sqlbak.engines.sqlserver.url_delivery import PART_BYTES, UrlPlace
+from sqlbak.engines.sqlserver.url_delivery import PART_BYTES
 from sqlbak.errors import (
     BackupFailed,
     BackupPaused,
@@ -51,7 +50,7 @@ from sqlbak.model import Fork, Note, NoteCode, PointType
 from sqlbak.progress import Progress
 from sqlbak.stopping import StopSignal
 
-__all__ = ["CLOCK_GRAIN", "Backing", "ReplicaPlace", "Source", "Writer", "WrittenSet", "new_token"]
+__all__ = ["CLOCK_GRAIN", "Backing", "Writer", "WrittenSet", "new_token"]
 
 CLOCK_GRAIN: Final = timedelta(milliseconds=20)
 """A transaction's commit time is from a coarser clock than SYSUTCDATETIME: on a grid of 3.33 ms,
@@ -60,56 +59,6 @@ and up to 16 ms late on older versions."""
 _DESCRIPTION: Final = "sqlbak taken after "
 _UNKNOWN_END: Final = 10**25
 """Behind every position in a log."""
-
-
-@dataclass(frozen=True, slots=True)
-class ReplicaPlace:
-    """One server of the instance's availability groups, under its own name, and the folder that
-    its backups go through."""
-
-    name: str
-    address: ServerAddress
-    folder: DiskFolder | UrlPlace
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """One database and how its backups are taken.
-
-    Attributes:
-        replicas: the servers of its availability group, where it may be in one.
-        compression: auto, none, ms_xpress or zstd.
-        folder: where its backups are written to: a folder that both sides see, or the vault itself.
-        stripes: files for each full and differential; None: by size.
-        family: the database that is meant; another one under its name is refused. None: whichever.
-    """
-
-    address: ServerAddress
-    folder: DiskFolder | UrlPlace
-    database: str
-    compression: str = "auto"
-    stripes: int | None = None
-    family: str | None = None
-    replicas: tuple[ReplicaPlace, ...] = ()
-
-    @property
-    def where(self) -> str:
-        """Server and database, for people."""
-        return f"{self.address.where}/{self.database}"
-
-    @property
-    def members(self) -> tuple[Member, ...]:
-        """The servers to ask about groups."""
-        return tuple(Member(one.name, one.address) for one in self.replicas)
-
-    def on(self, view: View) -> Source:
-        """The same as it is taken on that server: directly, not through a listener that may lead
-        elsewhere the next time."""
-        names = (view.server.name.lower(), view.member.name.lower())
-        place = next((one for one in self.replicas if one.name.lower() in names), None)
-        if place is None:
-            return self
-        return replace(self, address=place.address, folder=place.folder)
 
 
 @dataclass(frozen=True, slots=True)

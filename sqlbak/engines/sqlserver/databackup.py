@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from sqlbak.engines.port import BackupResult, DifferentialBase, PayloadSink
-from sqlbak.engines.sqlserver.backing import Backing, Source, WrittenSet
+from sqlbak.engines.sqlserver.backing import Backing, WrittenSet
 from sqlbak.engines.sqlserver.foreign import full_named, restore_named
 from sqlbak.engines.sqlserver.opening import clear, historians, open_backing
 from sqlbak.engines.sqlserver.past import require_same_history
 from sqlbak.engines.sqlserver.rows import guid
+from sqlbak.engines.sqlserver.source import Source
 from sqlbak.errors import BackupFailed, BaseUnusable, LogRewritten
 from sqlbak.model import PointType
 from sqlbak.progress import Progress

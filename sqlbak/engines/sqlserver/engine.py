@@ -16,7 +16,6 @@ from sqlbak.engines.port import (
     PayloadSink,
     Shipment,
 )
-from sqlbak.engines.sqlserver.backing import Source
 from sqlbak.engines.sqlserver.databackup import take_differential, take_full
 from sqlbak.engines.sqlserver.inspection import inspect_database
 from sqlbak.engines.sqlserver.logbackup import (
@@ -26,6 +25,7 @@ from sqlbak.engines.sqlserver.logbackup import (
     take_left,
     take_log,
 )
+from sqlbak.engines.sqlserver.source import Source
 from sqlbak.engines.sqlserver.url_delivery import UrlPlace
 from sqlbak.errors import FeatureUnsupported
 from sqlbak.model import LogPosition

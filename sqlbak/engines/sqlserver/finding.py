@@ -11,7 +11,7 @@ from sqlbak.errors import ServerNotReady
 from sqlbak.stopping import StopSignal
 
 if TYPE_CHECKING:
-    from sqlbak.engines.sqlserver.backing import Source
+    from sqlbak.engines.sqlserver.source import Source
 
 __all__ = ["find_database", "missing", "require_meant"]
 

@@ -9,7 +9,6 @@ from dataclasses import replace
 
 from sqlbak.engines.port import DiscoveredItem, Inspection, Problem, Severity
 from sqlbak.engines.sqlserver.address import ServerAddress, Wire
-from sqlbak.engines.sqlserver.backing import Source
 from sqlbak.engines.sqlserver.connection import Session, StatementFailed
 from sqlbak.engines.sqlserver.databases import Database, selected
 from sqlbak.engines.sqlserver.delivery import DiskFolder
@@ -17,6 +16,7 @@ from sqlbak.engines.sqlserver.groups import Gathered, Member, View, gather
 from sqlbak.engines.sqlserver.routes import Route, route_of
 from sqlbak.engines.sqlserver.rows import Row, number, text
 from sqlbak.engines.sqlserver.server import Server
+from sqlbak.engines.sqlserver.source import Source
 from sqlbak.engines.sqlserver.statements import identifier, literal
 from sqlbak.engines.sqlserver.url_checks import problems_of_url
 from sqlbak.engines.sqlserver.url_delivery import UrlPlace

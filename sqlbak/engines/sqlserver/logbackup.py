@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from sqlbak.engines.port import BackupResult, LogGap, PayloadSink, PlacedSink
-from sqlbak.engines.sqlserver.backing import Backing, Source, WrittenSet
+from sqlbak.engines.sqlserver.backing import Backing, WrittenSet
 from sqlbak.engines.sqlserver.foreign import ForeignBackups, logs_since, restore_named
 from sqlbak.engines.sqlserver.headers import BackupHeader
 from sqlbak.engines.sqlserver.logend import is_of_one_primary
@@ -26,6 +26,7 @@ from sqlbak.engines.sqlserver.opening import (
 from sqlbak.engines.sqlserver.past import require_same_history
 from sqlbak.engines.sqlserver.rows import number, text
 from sqlbak.engines.sqlserver.server import read_clock
+from sqlbak.engines.sqlserver.source import Source
 from sqlbak.engines.sqlserver.taking import is_backup_running, read_set
 from sqlbak.engines.sqlserver.url_delivery import UrlPlace, is_whole_set
 from sqlbak.errors import BackupFailed, BackupPaused, LogChainBroken, LogRewritten

@@ -8,13 +8,14 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
 from sqlbak.engines.port import PayloadSink
-from sqlbak.engines.sqlserver.backing import Backing, Source, Writer
+from sqlbak.engines.sqlserver.backing import Backing, Writer
 from sqlbak.engines.sqlserver.connection import Session
 from sqlbak.engines.sqlserver.delivery import BackupFiles, DiskFolder
 from sqlbak.engines.sqlserver.finding import find_database, missing, require_meant
 from sqlbak.engines.sqlserver.groups import gather
 from sqlbak.engines.sqlserver.routes import route_of
 from sqlbak.engines.sqlserver.server import Server, read_server
+from sqlbak.engines.sqlserver.source import Source
 from sqlbak.engines.sqlserver.taking import is_backup_running
 from sqlbak.errors import (
     BackupFailed,
