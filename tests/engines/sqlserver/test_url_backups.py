@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,7 @@ from tests.engines.sqlserver.url_site import (
     restored,
     url_site,
 )
+from tests.sqlserver_simulator import Simulator
 from tests.vault.s3_servers import BUCKET, SECRET_KEY, S3Server, start_moto
 
 pytestmark = pytest.mark.s3
@@ -60,6 +62,36 @@ def test_a_chain_is_written_by_the_server_and_restored_to_the_second(
     assert sorted(payload) == ["1of1.bak", "1of1.bak", "1of1.trn", "1of1.trn"]
     assert bucket.of(site, "Sales", "/running/") == []
     assert bucket.uploads() == []
+
+
+def test_each_replica_of_a_group_writes_into_the_vault(tmp_path: Path, store: S3Server) -> None:
+    options = {"prefix": "group", "server_name": "NODE1", "databases": ["Shared"]}
+    second = Simulator({}, server_name="NODE2", s3_endpoints={HOST: store.endpoint})
+    with url_site(tmp_path / "site", store, **options) as site, second:
+        group = site.simulator.group("ag", ["Shared"], [second])
+        site.settings["replicas"] = {
+            node.instance.server_name: {"host": node.host, "port": node.port}
+            for node in (site.simulator, second)
+        }
+        site.write_policies()
+        with pytest.raises(ServerNotReady, match="credential"):
+            site.backup("Shared", LOG)
+        make_credential(replace(site, simulator=second))
+        taken = {}
+        for kind in (FULL, LOG, DIFFERENTIAL, LOG):
+            site.simulator.insert("Shared", kind.value)
+            facts = site.manifest("Shared", site.point("Shared", kind)).facts or {}
+            taken[kind] = (facts["delivery"], facts["server"]["name"])
+        assert taken == {
+            FULL: ("url", "NODE1"),
+            DIFFERENTIAL: ("url", "NODE1"),
+            LOG: ("url", "NODE2"),
+        }
+        group.fail_over(second.instance)
+        second.insert("Shared", "after the failover")
+        site.point("Shared", LOG)
+        rows = ["full", "log", "differential", "log", "after the failover"]
+        assert restored(site, "Shared", "latest") == rows
 
 
 def test_a_point_holds_what_the_store_said_and_where_the_server_wrote(
