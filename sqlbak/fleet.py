@@ -10,7 +10,6 @@ stands behind the first one is the database's name.
 from __future__ import annotations
 
 import math
-import re
 import threading
 import time
 from collections.abc import Collection
@@ -19,22 +18,18 @@ from datetime import UTC, tzinfo
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from sqlbak.configured_engines import (
+    cluster_engine,
+    database_engine,
+    database_target,
+    instance_inspection,
+    instance_view,
+    place_of,
+)
 from sqlbak.configured_vaults import ConfiguredVaults
 from sqlbak.discovery import KNOWN_SECONDS, Discovery, NamesInUse
 from sqlbak.engines.port import DiscoveredItem, Engine, Inspection
-from sqlbak.engines.registry import (
-    FolderDelivery,
-    InstanceView,
-    SqlServerLogin,
-    SqlServerPlace,
-    SqlServerReplica,
-    UrlDelivery,
-    inspect_sql_server,
-    look_at_sql_server,
-    postgres_engine,
-    sql_server_engine,
-    sql_server_target,
-)
+from sqlbak.engines.registry import InstanceView, SqlServerPlace
 from sqlbak.errors import (
     FeatureUnsupported,
     NameNeeded,
@@ -205,9 +200,8 @@ class Fleet:
         settings = self._configuration.instances[instance]
         if isinstance(settings, SqlServerInstance):
             database = name.removeprefix(f"{instance}/")
-            place = self._place(instance, settings)
-            return sql_server_engine(_login(settings), place, database, _replicas(settings, place))
-        return self._postgres(instance, settings)
+            return database_engine(settings, self._place(instance, settings), database)
+        return cluster_engine(settings, self.vault(instance).id)
 
     def inspect(self, name: str) -> Inspection:
         """What one item says of itself, or a SQL Server instance with all its databases."""
@@ -215,14 +209,7 @@ class Fleet:
         if "/" in name or not isinstance(settings, SqlServerInstance):
             return self.with_twins(name, self.engine(name).inspect())
         place = self._place(name, settings)
-        found = inspect_sql_server(
-            _login(settings),
-            place,
-            _replicas(settings, place),
-            include=settings.databases.include,
-            exclude=settings.databases.exclude,
-        )
-        return self.with_twins(name, found)
+        return self.with_twins(name, instance_inspection(settings, place))
 
     def with_twins(self, name: str, found: Inspection) -> Inspection:
         """The same, and which databases of availability groups another instance backs up already.
@@ -254,35 +241,13 @@ class Fleet:
         settings = self._configuration.instances[instance]
         if not isinstance(settings, SqlServerInstance):
             raise TypeError(f"{instance} has no databases of its own")
-        return look_at_sql_server(
-            _login(settings),
-            {name: _replica_login(settings, name) for name in settings.replicas},
-            include=settings.databases.include,
-            exclude=settings.databases.exclude,
-        )
+        return instance_view(settings)
 
     def _place(self, instance: str, settings: SqlServerInstance) -> SqlServerPlace:
         # Asked first: it refuses what this version does not do.
         vault = self.vault(instance)
-        disk, url = settings.delivery.disk, settings.delivery.url
-        delivery: FolderDelivery | UrlDelivery
-        if disk is not None:
-            owner = re.sub(r"[^0-9a-z]", "", vault.id.lower())[:16] or "sqlbak"
-            delivery = FolderDelivery(disk.server_path, Path(disk.local_path), owner)
-        elif url is not None:
-            delivery = UrlDelivery(url, self._region(instance, url))
-        else:
-            raise FeatureUnsupported(f"{instance}: delivery needs disk: or url:")
-        return SqlServerPlace(delivery, settings.compression, settings.stripes)
-
-    def _region(self, instance: str, url: str) -> str | None:
-        """What the server's requests to ``url`` are signed for, where it does not know itself."""
         s3 = self._configuration.vaults[self.policy(instance).vault].s3
-        host = url.removeprefix("s3://").partition("/")[0]
-        # The names of Amazon's hosts tell it.
-        if s3 is None or s3.region in (None, "us-east-1") or ".amazonaws.com" in host:
-            return None
-        return s3.region
+        return place_of(settings, instance, vault.id, s3)
 
     def restore_server(self, instance: str) -> TargetServer:
         """Where databases are restored to on a SQL Server instance; connects only when used.
@@ -293,20 +258,7 @@ class Fleet:
                 f"{instance} is no SQL Server: its databases cannot be restored to",
                 hint="name a SQL Server with --instance",
             )
-        disk = settings.delivery.disk
-        folder = None if disk is None else (disk.server_path, Path(disk.local_path))
-        return sql_server_target(instance, _login(settings), folder)
-
-    def _postgres(self, instance: str, settings: PostgresInstance) -> Engine:
-        vault = self.vault(instance)
-        # One slot a vault: two services that keep one server in two vaults do not share a slot.
-        slot_name = settings.slot or f"sqlbak_{vault.id.replace('-', '_')[:16]}"
-        primary = settings.primary_dsn
-        return postgres_engine(
-            settings.dsn.resolve(),
-            slot_name=slot_name,
-            primary_dsn=None if primary is None else primary.resolve(),
-        )
+        return database_target(settings, instance)
 
     def vault(self, name: str) -> Vault:
         """The vault of an instance or item, made if it does not exist yet. FeatureUnsupported when
@@ -440,32 +392,3 @@ class Fleet:
     def leases(self, name: str) -> Leases:
         """The leases of an instance's or item's vault, as this process sees them."""
         return self._vaults.leases(self.policy(name).vault)
-
-
-def _login(settings: SqlServerInstance) -> SqlServerLogin:
-    return SqlServerLogin(
-        host=settings.host,
-        port=settings.port,
-        user=settings.user,
-        password=settings.password.resolve(),
-        wire=settings.wire,
-        ca_file=settings.ca_file,
-    )
-
-
-def _replica_login(settings: SqlServerInstance, name: str) -> SqlServerLogin:
-    """The same login, at the replica of that name."""
-    host, port = settings.replica_host(name), settings.replicas[name].port
-    return replace(_login(settings), host=host, port=port)
-
-
-def _replicas(settings: SqlServerInstance, place: SqlServerPlace) -> list[SqlServerReplica]:
-    """The servers of an instance's availability groups; ``place`` is how the instance delivers."""
-    found: list[SqlServerReplica] = []
-    for name, replica in settings.replicas.items():
-        delivery = place.delivery
-        disk = None if replica.delivery is None else replica.delivery.disk
-        if disk is not None and isinstance(delivery, FolderDelivery):
-            delivery = FolderDelivery(disk.server_path, Path(disk.local_path), delivery.owner)
-        found.append(SqlServerReplica(name, _replica_login(settings, name), delivery))
-    return found
