@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -137,14 +139,23 @@ def restored_by_hand(
     """``sqlbak restore`` without ``--start``, then what its ``next_steps`` say, word by word. In
     the block the server is paused at the target, and made writable afterwards; or it is writable
     already."""
+    feeder: subprocess.Popen[str] | None = None
     try:
         document = site.restore(to, into, "--pg-bin", program_directory(major)).ok()
         assert document["proven"] is False
         assert document["connection"] is None
         judge_files(major, told(document, "Check the files"))
+        if document["facts"].get("fed"):
+            command = told(document, "Its log has ")
+            feeder = site.start(*shlex.split(command)[1:])
+            while (into / "sqlbak" / "feed" / "shut").exists():
+                assert feeder.poll() is None, feeder.communicate()
+                time.sleep(0.05)
         port = str(free_port())
         start = told(document, "Start it as user ").replace("PORT", port)
-        run_as_server_user(["sh", "-c", start])
+        started = run_as_server_user(["sh", "-c", start], check=False)
+        log = into / "server.log"
+        assert started.returncode == 0, f"{started}\n{log.read_text() if log.exists() else ''}"
         sockets = (into / "postmaster.pid").read_text().splitlines()[4]
         restored = Restored(
             major, into, f"host={sockets} port={port} user=postgres dbname=postgres", document
@@ -164,6 +175,9 @@ def restored_by_hand(
         judge_running(restored)
         judge_stopped(major, into, has_checksums=has_checksums)
     finally:
+        if feeder is not None:
+            feeder.kill()
+            feeder.communicate()
         remove_cluster(major, into)
 
 

@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -275,14 +276,15 @@ class Server:
             return
         orders = ((signal.SIGINT, timeout_seconds), (signal.SIGQUIT, 30.0))
         for order, patience in orders if is_clean else orders[1:]:
-            if process.poll() is not None:
-                return
-            process.send_signal(order)
-            try:
-                process.wait(patience)
-            except subprocess.TimeoutExpired:
-                continue
-            return
+            deadline = time.monotonic() + patience
+            while (left := deadline - time.monotonic()) > 0:
+                if process.poll() is not None:
+                    return
+                # Again and again: one that has only just begun does not listen yet, and where
+                # ours is a background job of a shell, it ignores SIGINT until then.
+                process.send_signal(order)
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(min(left, 2.0))
         process.kill()
         process.wait()
 
