@@ -122,7 +122,7 @@ def _logs(
         except EngineError as error:
             run.notes.append(untold(error))
         try:
-            seal(run.vault, run.item, point, run.now())
+            seal(run.vault, run.item, point)
         except VaultError as error:
             # The point is in the vault; planning prefers it, and the next log backup tries again.
             kept = f"shipped log that is sealed now was not removed: {error.message}"

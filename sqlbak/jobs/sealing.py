@@ -9,13 +9,10 @@ commit, and never before, the pieces that it holds are deleted.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
 
 from sqlbak.engines.port import Engine
 from sqlbak.errors import EngineError, LogRewritten, ObjectDamaged, ObjectNotFound
 from sqlbak.model import Item, LogPosition, Note, NoteCode, Point, ShippedLog
-from sqlbak.vault.layout import tail_prefix
-from sqlbak.vault.sweep import GRACE
 from sqlbak.vault.tail import delete_pieces, read_piece
 from sqlbak.vault.tail_runs import joined, runs_of, trunk_of
 from sqlbak.vault.vault import Vault
@@ -57,7 +54,7 @@ def require_same_log(
             )
 
 
-def seal(vault: Vault, item: Item, point: Point, now: datetime) -> int:
+def seal(vault: Vault, item: Item, point: Point) -> int:
     """Delete the shipped log that the committed log backup ``point`` holds; how many pieces. Runs
     that ``point`` does not continue are left alone: theirs is the only copy."""
     catalog = vault.catalog(item)
@@ -66,7 +63,6 @@ def seal(vault: Vault, item: Item, point: Point, now: datetime) -> int:
         if _is_on(trunk_of(catalog, pieces), point):
             sealed += [piece for piece in pieces if piece.last_lsn <= point.last_lsn]
     delete_pieces(vault.store, item.id, sealed)
-    vault.store.sweep_unfinished(tail_prefix(item.id), older_than=now - GRACE)
     return len(sealed)
 
 

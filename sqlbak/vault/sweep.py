@@ -15,12 +15,15 @@ from datetime import datetime, timedelta
 from sqlbak.vault.layout import (
     LEASES_PREFIX,
     cancel_key,
+    cancelled_prefix,
     data_prefix,
     jobs_prefix,
+    lineages_prefix,
     point_id_of_payload,
     points_prefix,
     running_key,
     running_prefix,
+    tail_prefix,
     trash_prefix,
     verdict_key,
 )
@@ -106,8 +109,11 @@ def sweep(
         running_prefix(item_id),
         points_prefix(item_id),
         jobs_prefix(item_id),
+        cancelled_prefix(item_id),
+        lineages_prefix(item_id),
+        tail_prefix(item_id),
     ):
-        # Small objects take no time to write: those of living writers are locked or whole.
+        # What is put in one request takes no time: that of living writers is locked or whole.
         store.sweep_unfinished(prefix, older_than=now + GRACE)
     return report
 

@@ -95,10 +95,10 @@ def test_only_what_the_log_backup_holds_is_removed(vault: Vault) -> None:
     for first, last in ((100, 150), (150, 150), (150, 190), (190, 210), (210, 230)):
         ship(vault, full, first, last)
     sealing = add(vault, PointType.LOG, 100, 200)
-    assert seal(vault, ITEM, sealing, NOW) == 3
+    assert seal(vault, ITEM, sealing) == 3
     assert left(vault) == [(190, 210), (210, 230)]
     following = add(vault, PointType.LOG, 200, 230)
-    assert seal(vault, ITEM, following, NOW) == 2
+    assert seal(vault, ITEM, following) == 2
     assert left(vault) == []
 
 
@@ -106,8 +106,8 @@ def test_log_of_another_history_seals_nothing(vault: Vault) -> None:
     full = add(vault, PointType.FULL, 0, 100)
     ship(vault, full, 100, 150)
     healed = add(vault, PointType.FULL, 100, 120)
-    assert seal(vault, ITEM, add(vault, PointType.LOG, healed.last_lsn, 900), NOW) == 0
-    assert seal(vault, ITEM, add(vault, PointType.LOG, 100, 900, lineage="2"), NOW) == 0
+    assert seal(vault, ITEM, add(vault, PointType.LOG, healed.last_lsn, 900)) == 0
+    assert seal(vault, ITEM, add(vault, PointType.LOG, 100, 900, lineage="2")) == 0
     assert left(vault) == [(100, 150)]
 
 
@@ -130,7 +130,7 @@ def test_whichever_pieces_a_crash_leaves_the_same_instants_stay_reachable(vault:
             steps = plan(crashed.catalog(ITEM), LATEST).steps
             assert [step.id for step in steps[:2]] == [full.id, sealing.id]
             assert (steps[2].first_lsn, steps[2].last_lsn) == (200, 210)
-            assert seal(crashed, ITEM, sealing, NOW) == 2 - count
+            assert seal(crashed, ITEM, sealing) == 2 - count
             assert left(crashed) == [(190, 210)]
             assert windows(crashed.catalog(ITEM)) == before
 

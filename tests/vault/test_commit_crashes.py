@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from sqlbak.errors import LeaseLost, SqlbakError
 from sqlbak.vault.file_store import FileStore
 from sqlbak.vault.layout import (
+    cancelled_prefix,
     data_prefix,
     lease_key,
     lineages_prefix,
@@ -21,6 +22,7 @@ from sqlbak.vault.layout import (
     points_prefix,
     running_key,
     running_prefix,
+    tail_prefix,
 )
 from sqlbak.vault.memory_store import MemoryStore
 from sqlbak.vault.payload_reader import verify
@@ -244,6 +246,9 @@ def test_small_files_of_killed_processes_are_swept_and_those_of_living_ones_stay
         running_key(ITEM.id, "dead"),
         point_key(ITEM.id, "x.json"),
         lease_key(f"{ITEM.id}.log"),
+        tail_prefix(ITEM.id) + "piece",
+        cancelled_prefix(ITEM.id) + "full.json",
+        lineages_prefix(ITEM.id) + "2.history",
     )
     for key in small:
         writer = store.writer(key)
