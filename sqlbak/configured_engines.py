@@ -22,7 +22,8 @@ from sqlbak.engines.registry import (
     sql_server_target,
 )
 from sqlbak.errors import FeatureUnsupported
-from sqlbak.policy.schema import PostgresInstance, S3Settings, SqlServerInstance
+from sqlbak.policy.instance_settings import PostgresInstance, SqlServerInstance
+from sqlbak.policy.vault_settings import S3Settings
 
 if TYPE_CHECKING:
     from sqlbak.engines.sqlserver.restoring import TargetServer

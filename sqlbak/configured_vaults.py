@@ -6,7 +6,8 @@ import threading
 from datetime import UTC, datetime
 
 from sqlbak.errors import ObjectNotFound
-from sqlbak.policy.schema import Configuration, VaultSettings
+from sqlbak.policy.schema import Configuration
+from sqlbak.policy.vault_settings import VaultSettings
 from sqlbak.stopping import StopSignal
 from sqlbak.vault.holder import holder_name, is_known_dead
 from sqlbak.vault.layout import VAULT_KEY

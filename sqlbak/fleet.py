@@ -39,13 +39,8 @@ from sqlbak.errors import (
     VaultMissing,
 )
 from sqlbak.model import EngineName, Item, Point
-from sqlbak.policy.schema import (
-    DEFAULT_POLICY_NAME,
-    Configuration,
-    Policy,
-    PostgresInstance,
-    SqlServerInstance,
-)
+from sqlbak.policy.instance_settings import PostgresInstance, SqlServerInstance
+from sqlbak.policy.schema import DEFAULT_POLICY_NAME, Configuration, Policy
 from sqlbak.policy.unsupported import unsupported_for
 from sqlbak.stopping import NEVER, StopSignal
 from sqlbak.stored_item import Served, StoredItem, newest_name, newest_served

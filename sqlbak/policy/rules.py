@@ -17,16 +17,13 @@ from zoneinfo import ZoneInfo
 
 from sqlbak.policy.cron import CronLine
 from sqlbak.policy.duration import Duration
+from sqlbak.policy.instance_settings import SqlServerInstance
 from sqlbak.policy.local_time import end_of_gap, instants
 from sqlbak.policy.problem import SettingProblem, quoted
 from sqlbak.policy.quiet_hours import QuietHours, leaves_time
-from sqlbak.policy.schema import (
-    Redundancy,
-    Retention,
-    SqlServerInstance,
-    VaultSettings,
-)
+from sqlbak.policy.schema import Retention
 from sqlbak.policy.server_url import names_vault, server_url_of
+from sqlbak.policy.vault_settings import Redundancy, VaultSettings
 
 __all__ = [
     "delivery_problems",

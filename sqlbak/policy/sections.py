@@ -18,6 +18,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from sqlbak.policy.cron import CronLine
 from sqlbak.policy.duration import Duration
 from sqlbak.policy.explanation import did_you_mean, explained
+from sqlbak.policy.instance_settings import PostgresInstance, SqlServerInstance
 from sqlbak.policy.notifications import NotificationSettings, notification_problems
 from sqlbak.policy.problem import SettingProblem, quoted
 from sqlbak.policy.rules import (
@@ -33,14 +34,12 @@ from sqlbak.policy.schema import (
     DEFAULT_POLICY_NAME,
     Configuration,
     Policy,
-    PostgresInstance,
     Retention,
-    SqlServerInstance,
-    VaultSettings,
     default_policy,
 )
 from sqlbak.policy.settings import Cron, Quiet, Span, TimezoneName
 from sqlbak.policy.unsupported import unsupported_settings
+from sqlbak.policy.vault_settings import VaultSettings
 from sqlbak.policy.yaml_document import YamlDocument
 
 __all__ = ["Entry", "Sections", "configuration_of"]

@@ -6,13 +6,10 @@ is taken under such a setting, so that nobody relies on protection that is not t
 
 from __future__ import annotations
 
+from sqlbak.policy.instance_settings import SqlServerInstance
 from sqlbak.policy.problem import SettingProblem
-from sqlbak.policy.schema import (
-    Configuration,
-    Redundancy,
-    SqlServerInstance,
-    VaultSettings,
-)
+from sqlbak.policy.schema import Configuration
+from sqlbak.policy.vault_settings import Redundancy, VaultSettings
 
 __all__ = ["unsupported_for", "unsupported_settings"]
 

@@ -6,8 +6,9 @@ import pytest
 
 from sqlbak.errors import ConfigurationInvalid
 from sqlbak.model import DifferentialMethod
+from sqlbak.policy.instance_settings import PostgresInstance, SqlServerInstance
 from sqlbak.policy.loading import load_configuration
-from sqlbak.policy.schema import LogCadence, PostgresInstance, SqlServerInstance
+from sqlbak.policy.schema import LogCadence
 from sqlbak.policy.settings import LiteralDsn
 from sqlbak.policy.unsupported import unsupported_for
 from tests.policy.documents import MINIMAL, WHOLE, load, problems

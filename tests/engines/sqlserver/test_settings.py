@@ -8,7 +8,7 @@ import pytest
 
 from sqlbak.errors import FeatureUnsupported
 from sqlbak.fleet import Fleet
-from sqlbak.policy.schema import SqlServerInstance
+from sqlbak.policy.instance_settings import SqlServerInstance
 from tests.policy.documents import WHOLE, load, problems
 
 DISK = "delivery: {disk: {server_path: /var/opt/mssql/backup, local_path: /mnt/erp-backup}}"
