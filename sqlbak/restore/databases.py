@@ -156,9 +156,12 @@ def require_tellable(planned: PlannedItem) -> None:
 
 
 def _require_stop(planned: PlannedItem, chain: DatabaseChain) -> None:
-    """The refusal of ``stop_of``, under the item's name."""
+    """The refusals of ``require_settled`` and ``stop_of``, under the item's name."""
     from sqlbak.engines.sqlserver.restoring import stop_of
+    from sqlbak.engines.sqlserver.restoring_chain import require_settled
 
+    if planned.plan.stop_at is not None and not planned.plan.to_the_end:
+        require_settled(planned.plan.steps, planned.plan.stop_at, planned.stored.item.name)
     try:
         stop_of(chain)
     except InstantUnreachable as refusal:

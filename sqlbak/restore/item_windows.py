@@ -12,7 +12,7 @@ from sqlbak.engines.port import RestoreStep
 from sqlbak.model import Catalog, EngineName, Point, Window
 from sqlbak.restore.databases import restored_at
 from sqlbak.restore.executor import rules_of
-from sqlbak.restore.path import path_of
+from sqlbak.restore.path import Path, path_of
 from sqlbak.restore.windows import TICK, windows
 from sqlbak.stored_item import StoredItem
 
@@ -47,7 +47,20 @@ def _untold(stored: StoredItem, catalog: Catalog, lineage: str) -> list[tuple[da
         lambda index: witness_of(RestoreStep(points[index], *stored.open_point(points[index]))),
     )
     closed = [(s.start if s.has_start else s.start + TICK, s.end - TICK) for s in spans]
-    return closed + _before_restores(stored, catalog, points)
+    return closed + _unsettled(path) + _before_restores(stored, catalog, points)
+
+
+def _unsettled(path: Path) -> list[tuple[datetime, datetime]]:
+    """Log that proves no instant, of a secondary that had not received all, may hold what came
+    after an instant that only a later log proves."""
+    from sqlbak.engines.sqlserver.restoring_chain import CLOCKS_DIFFER
+
+    found = []
+    for log in path.logs:
+        if log.point.covers_until is None:
+            before = max((p.until for p in path.proofs if p.end <= log.end), default=_EVER)
+            found.append((before + TICK, log.point.finished_at + CLOCKS_DIFFER))
+    return found
 
 
 def _before_restores(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
@@ -11,9 +11,19 @@ from sqlbak.engines.sqlserver.address import ServerAddress
 from sqlbak.engines.sqlserver.delivery import DiskFolder
 from sqlbak.engines.sqlserver.restoring_clock import ClockWitness, StopAt, stop_at_of
 from sqlbak.errors import InstantUnreachable
-from sqlbak.model import PointType
+from sqlbak.model import Point, PointType
 
-__all__ = ["DatabaseChain", "TargetServer", "stop_of", "witness_of"]
+__all__ = [
+    "CLOCKS_DIFFER",
+    "DatabaseChain",
+    "TargetServer",
+    "require_settled",
+    "stop_of",
+    "witness_of",
+]
+
+CLOCKS_DIFFER = timedelta(minutes=1)
+"""By how much the clocks of the servers of one group may differ."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +83,25 @@ def stop_of(chain: DatabaseChain) -> StopAt | None:
         log_ends_by=last.point.finished_at,
         where=chain.database,
     )
+
+
+def require_settled(steps: Sequence[Point], stop_at: datetime, where: str) -> None:
+    """InstantUnreachable where a log before the last step may go on behind ``stop_at`` itself: one
+    that a secondary replica took before it had received all. STOPAT is told to the last step only,
+    and which of the two it belongs to is not known."""
+    for log in steps[:-1]:
+        if (
+            log.type is PointType.LOG
+            and log.covers_until is None
+            and log.finished_at + CLOCKS_DIFFER > stop_at
+        ):
+            raise InstantUnreachable(
+                f"{where}: {stop_at.isoformat()} lies in or behind {log.id}, which a secondary "
+                "replica took before it had received all log: how far that goes is not known",
+                hint="choose an instant outside of it (sqlbak windows), or the end of a recovery "
+                "point (--to ID)",
+                nearest=(log.finished_at + CLOCKS_DIFFER,),
+            )
 
 
 def witness_of(step: RestoreStep) -> ClockWitness | None:
