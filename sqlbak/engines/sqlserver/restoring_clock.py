@@ -19,6 +19,7 @@ from sqlbak.errors import InstantUnreachable
 
 __all__ = [
     "LONGEST_UNWATCHED",
+    "NEAR",
     "ClockWitness",
     "OffsetChange",
     "StopAt",
@@ -29,7 +30,7 @@ __all__ = [
 ]
 
 _TICKS_PER_SECOND = 300
-_NEAR = timedelta(hours=3)
+NEAR = timedelta(hours=3)
 """No clock is set by more in a change of daylight saving time."""
 LONGEST_UNWATCHED = timedelta(days=40)
 """Two offsets that far apart say nothing of what was between them, without a zone."""
@@ -157,7 +158,7 @@ def _change_around(
         # and one behind it: the instant may lie in an hour that will be repeated.
         changes = [
             change
-            for change in changes_of(zone, min(start, instant) - _NEAR, max(end, instant) + _NEAR)
+            for change in changes_of(zone, min(start, instant) - NEAR, max(end, instant) + NEAR)
             if change.at - change.span <= max(end, instant)
             and (change.at > start or instant < change.at + change.span)
         ]

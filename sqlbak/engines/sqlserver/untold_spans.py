@@ -14,6 +14,7 @@ from itertools import pairwise
 
 from sqlbak.engines.sqlserver.restoring_clock import (
     LONGEST_UNWATCHED,
+    NEAR,
     ClockWitness,
     changes_of,
     zone_named,
@@ -24,7 +25,6 @@ __all__ = ["BackupTimes", "Span", "untold_spans"]
 _STEP = timedelta(days=30)
 """Between two readings that close, a clock that is the same at both was not set in between (no zone
 goes to another offset and back within a month), but for zones that are known by name."""
-_NEAR = timedelta(hours=3)
 _EVER = datetime.min.replace(tzinfo=UTC)
 
 
@@ -129,7 +129,7 @@ def _unclear(
 
 def _in_zone(backups: Sequence[BackupTimes], one: int, other: int, zone: tzinfo) -> Iterator[Span]:
     start, end = backups[one].finished_at, backups[other].finished_at
-    changes = changes_of(zone, start - _NEAR, end + _NEAR)
+    changes = changes_of(zone, start - NEAR, end + NEAR)
     for change in changes:
         if not change.goes_back:
             continue
@@ -138,7 +138,7 @@ def _in_zone(backups: Sequence[BackupTimes], one: int, other: int, zone: tzinfo)
         first = change.at - change.span
         yield Span(max(told, first), change.at + change.span, has_start=told < first)
     if sum(start < change.at <= end for change in changes) > 1:
-        yield Span(_proven_by(backups, start), end + _NEAR)
+        yield Span(_proven_by(backups, start), end + NEAR)
 
 
 def _proven_by(backups: Sequence[BackupTimes], instant: datetime) -> datetime:
