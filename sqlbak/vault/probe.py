@@ -20,6 +20,7 @@ from sqlbak.errors import (
     ObjectNotFound,
     PreconditionFailed,
     StoreThrottled,
+    UploadGone,
     VaultUnusable,
 )
 from sqlbak.vault.retry import RetryingStore
@@ -71,6 +72,9 @@ REQUIRED = {
 a vault must not be refused on one day and made on the next."""
 
 
+_NO_RACE = Ability(False, "not tried: a second create was not even refused without a race")
+
+
 def probe(store: ObjectStore) -> StoreAbilities:
     """Try everything below a prefix of its own, ``probe/<random>/``, and remove it again.
 
@@ -81,9 +85,13 @@ def probe(store: ObjectStore) -> StoreAbilities:
     prefix = f"probe/{uuid.uuid4().hex}/"
     store.put(prefix + "place", b"", if_absent=False)
     try:
+        create = _tried(lambda: _create(plain, prefix + "create"))
         return StoreAbilities(
-            create_if_absent=_tried(lambda: _create(plain, prefix + "create")),
-            create_if_absent_under_race=_tried(lambda: _race(plain, prefix + "race")),
+            create_if_absent=create,
+            # Some servers break when they are raced, and one that overwrites has lost already.
+            create_if_absent_under_race=(
+                _tried(lambda: _race(plain, prefix + "race")) if create.holds else _NO_RACE
+            ),
             multipart_if_absent=_tried(lambda: _multipart(plain, prefix + "parts")),
             replace_if_match=_tried(lambda: _replace(plain, prefix + "replace")),
             delete_if_match=_tried(lambda: _delete(plain, prefix + "delete")),
@@ -139,6 +147,7 @@ def _tried(attempt: Callable[[], Ability]) -> Ability:
         ObjectKeyInvalid,
         ObjectNotFound,
         PreconditionFailed,
+        UploadGone,
         VaultUnusable,
     ) as error:
         return Ability(False, f"the store failed: {error}")

@@ -22,6 +22,7 @@ from sqlbak.errors import (
     ObjectNotFound,
     PreconditionFailed,
     StoreUnreachable,
+    UploadGone,
     VaultUnusable,
 )
 from sqlbak.vault.keys import check_key, check_prefix, is_key
@@ -168,12 +169,15 @@ class S3Store:
         pages = self._bucket.client.get_paginator("list_multipart_uploads").paginate(
             Bucket=self._bucket.name, Prefix=start
         )
-        uploads = [
-            (upload["Key"].removeprefix(self._bucket.prefix), upload["UploadId"])
-            for page in self._pages("ListMultipartUploads", prefix, pages)
-            for upload in page.get("Uploads", [])
-            if upload["Key"].startswith(start) and upload["Initiated"] < older_than
-        ]
+        try:
+            uploads = [
+                (upload["Key"].removeprefix(self._bucket.prefix), upload["UploadId"])
+                for page in self._pages("ListMultipartUploads", prefix, pages)
+                for upload in page.get("Uploads", [])
+                if upload["Key"].startswith(start) and upload["Initiated"] < older_than
+            ]
+        except UploadGone:
+            return 0  # how rclone says that nothing was ever uploaded in parts
         count = 0
         for key, upload_id in uploads:
             # else finished, or swept by somebody else, meanwhile

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sqlbak.errors import AccessDenied, FeatureUnsupported, VaultError, VaultUnusable
+from sqlbak.errors import AccessDenied, FeatureUnsupported, VaultUnusable
 from sqlbak.vault.file_store import FileStore
 from sqlbak.vault.memory_store import MemoryStore
 from sqlbak.vault.probe import REQUIRED, missing, probe, require, warnings
@@ -75,13 +75,8 @@ def test_moto_takes_bytes_with_a_wrong_checksum(moto: S3Server) -> None:
 
 @pytest.mark.s3
 def test_rclone_is_refused_because_it_ignores_conditions(rclone: S3Server) -> None:
-    for _ in range(5):
-        store = S3Store(fresh_bucket(rclone))
-        try:
-            abilities = probe(store)
-        except VaultError:
-            continue  # now and then it fails when several write at the same moment
-        break
+    store = S3Store(fresh_bucket(rclone))
+    abilities = probe(store)
     lacking = missing(abilities)
     assert {"create_if_absent", "replace_if_match"} <= set(lacking)
     assert abilities.create_if_absent_under_race.holds is False
@@ -119,7 +114,7 @@ class Closed(MemoryStore):
 def test_a_store_that_overwrites_is_found_out() -> None:
     abilities = probe(Forgetful())
     assert set(missing(abilities)) == {"create_if_absent"}
-    assert abilities.create_if_absent_under_race.seen.startswith("8 of 8 writers")
+    assert abilities.create_if_absent_under_race.seen.startswith("not tried")
     assert warnings(abilities) == ()  # it is refused anyway
 
 

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -37,7 +38,14 @@ from sqlbak.vault.s3_store import S3Store
 from sqlbak.vault.s3_writer import S3Writer
 from tests.vault.certificates import Certificates, make_certificates
 from tests.vault.conftest import fresh_bucket
-from tests.vault.s3_servers import BUCKET, S3Server, free_port, start_moto
+from tests.vault.s3_servers import (
+    BUCKET,
+    S3Server,
+    free_port,
+    rclone_program,
+    start_moto,
+    start_rclone,
+)
 
 MIB = 1 << 20
 PART = 5 * MIB  # the least that S3 allows
@@ -460,6 +468,18 @@ class TestRanges:
     ) -> None:
         with pytest.raises(StoreUnreachable):
             self.read(moto, monkeypatch, 206, told)
+
+
+@pytest.mark.s3
+def test_a_server_that_never_saw_an_upload_has_none_to_sweep(tmp_path: Path) -> None:
+    """rclone answers NoSuchUpload to the listing until a first upload has begun."""
+    program = rclone_program()
+    if program is None:
+        pytest.skip("rclone is not here: it comes with the test extra")
+    with start_rclone(tmp_path, program) as fresh:
+        store = S3Store(fresh_bucket(fresh))
+        assert store.sweep_unfinished("", older_than=datetime.now(UTC) + timedelta(hours=1)) == 0
+        store.close()
 
 
 @pytest.mark.s3
