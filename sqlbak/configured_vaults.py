@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from datetime import UTC, datetime
 
+from sqlbak.configured_keys import key_settings
 from sqlbak.errors import ObjectNotFound
 from sqlbak.policy.schema import Configuration
 from sqlbak.policy.vault_settings import VaultSettings
@@ -17,6 +18,7 @@ from sqlbak.vault.retry import RetryPolicy
 from sqlbak.vault.store import ObjectStore
 from sqlbak.vault.throttle import BandwidthCap, ThrottledStore
 from sqlbak.vault.vault import Vault, create_vault, open_vault
+from sqlbak.vault.vault_keys import KeySettings
 
 __all__ = ["ConfiguredVaults"]
 
@@ -60,7 +62,8 @@ class ConfiguredVaults:
         settings = self._configuration.vaults[name]
         store = self._capped(self.store_of(settings), settings)
         try:
-            vault = _made(store, settings) if is_made else open_vault(store)
+            keys = key_settings(settings.encryption)
+            vault = _made(store, settings, keys) if is_made else open_vault(store, keys)
         except BaseException:
             store.close()
             raise
@@ -108,7 +111,7 @@ class ConfiguredVaults:
         )
 
 
-def _made(store: ObjectStore, settings: VaultSettings) -> Vault:
+def _made(store: ObjectStore, settings: VaultSettings, keys: KeySettings) -> Vault:
     """Open the vault, or make it in a store that proves that it can hold one."""
     try:
         store.head(VAULT_KEY)
@@ -116,4 +119,5 @@ def _made(store: ObjectStore, settings: VaultSettings) -> Vault:
         from sqlbak.vault.probe import probe, require  # brings boto3, and is needed once a vault
 
         require(probe(store), store.url)
-    return create_vault(store, redundancy=settings.redundancy.value, now=datetime.now(UTC))
+    redundancy = settings.redundancy.value
+    return create_vault(store, redundancy=redundancy, now=datetime.now(UTC), keys=keys)

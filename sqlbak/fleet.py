@@ -357,7 +357,7 @@ class Fleet:
     def existing_vault(self, vault_name: str) -> Vault | None:
         """A configured vault, never made here; None when nothing was ever backed up there."""
         try:
-            return self._vaults.open(vault_name, is_made=False)
+            return self.stored_vault(vault_name)
         except VaultMissing:
             return None
 
@@ -374,6 +374,10 @@ class Fleet:
         if name not in names:
             raise UnknownName("vault", name, names)
         return name
+
+    def stored_vault(self, vault_name: str) -> Vault:
+        """A configured vault by its own name; it is not made. VaultMissing."""
+        return self._vaults.open(vault_name, is_made=False)
 
     def store(self, vault_name: str) -> ObjectStore:
         """The bare store of a configured vault; the caller closes it. SecretUnavailable."""

@@ -54,7 +54,7 @@ class StoredItem:
         """Read one piece of shipped log and prove it. ObjectDamaged. One that is gone was sealed
         by a log backup meanwhile, which is proven when it is read."""
         try:
-            read_piece(self.vault.store, self.item.id, piece)
+            read_piece(self.vault.store, self.item.id, piece, self.vault.keys)
         except ObjectNotFound:
             return
 

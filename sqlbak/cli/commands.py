@@ -30,6 +30,7 @@ COMMANDS: Final = {
     "feed": "feeding:feed",
     "inspect": "inspecting:inspect",
     "vault": "vaults:app",
+    "key": "keys:app",
     "demo": "demonstrating:demo",
 }
 """Where each lives: a module of this package, and a function or a group of commands in it. In the

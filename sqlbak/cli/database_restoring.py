@@ -47,7 +47,7 @@ class DatabaseRequest:
     resume: bool
     files: Path | None
     lineage: str | None
-    source: Path | None
+    folder: DownloadedItem | None
 
     def check(self) -> None:
         """UsageError for options that contradict each other."""
@@ -103,11 +103,7 @@ def restore_database(here: Session, name: str | None, request: DatabaseRequest) 
         progress_for(quiet=here.quiet) as shown,
     ):
         if request.files is not None:
-            stock: Stock = (
-                opened.enter_context(here.fleet(stop))
-                if request.source is None
-                else DownloadedItem(request.source)
-            )
+            stock: Stock = request.folder or opened.enter_context(here.fleet(stop))
             written = write_database_files(
                 stock,
                 name,
@@ -123,7 +119,7 @@ def restore_database(here: Session, name: str | None, request: DatabaseRequest) 
             written = None
             fleet = opened.enter_context(here.fleet(stop))
             restored = restore_database_item(
-                fleet if request.source is None else DownloadedItem(request.source),
+                request.folder or fleet,
                 name,
                 request.to,
                 target=request.target,

@@ -15,11 +15,11 @@ from sqlbak.cli.session import (
     FromFolder,
     LogSpace,
     Quiet,
+    VaultKeys,
     session,
     size_option,
 )
 from sqlbak.cli.signals import stop_on_signals
-from sqlbak.restore.downloaded import DownloadedItem
 from sqlbak.restore.executor import Stock
 from sqlbak.restore.feeding import feed_item
 
@@ -33,6 +33,7 @@ def feed(
     ],
     log_space: LogSpace = None,
     source: FromFolder = None,
+    vault_key: VaultKeys = None,
     config: Config = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -40,18 +41,17 @@ def feed(
     """Feed log to the server on DIR until it is writable. Only needed where a restore without
     --start says so: its log was longer than --log-space."""
     here = session(context, config, as_json=as_json, quiet=quiet)
+    folder = here.folder(source, vault_key)
     with (
         stop_on_signals() as stop,
         contextlib.ExitStack() as opened,
         progress_for(quiet=here.quiet) as shown,
     ):
-        stock: Stock = (
-            opened.enter_context(here.fleet(stop)) if source is None else DownloadedItem(source)
-        )
+        stock: Stock = folder or opened.enter_context(here.fleet(stop))
         fed = feed_item(
             stock,
             directory,
-            feed_command=here.own_command("feed", source),
+            feed_command=here.own_command("feed", folder),
             log_space_bytes=size_option("--log-space", log_space),
             progress=shown,
             stop=stop,

@@ -8,10 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from sqlbak.cli.session import AsJson, Config, FromFolder, Item, session
+from sqlbak.cli.session import AsJson, Config, FromFolder, Item, VaultKeys, session
 from sqlbak.errors import InputUnreadable
 from sqlbak.restore.databases import require_tellable
-from sqlbak.restore.downloaded import DownloadedItem
 from sqlbak.restore.executor import plan_item
 from sqlbak.restore.explanation import explain
 from sqlbak.restore.headers import plan_headers
@@ -41,6 +40,7 @@ def plan_restore(
         ),
     ] = None,
     source: FromFolder = None,
+    vault_key: VaultKeys = None,
     lineage: Annotated[
         str | None, typer.Option("--lineage", help="Which history, where two hold the instant.")
     ] = None,
@@ -54,8 +54,8 @@ def plan_restore(
         here.output.document(plan_document(plan))
         here.output.text(explain(plan))
         return
-    if source is not None:
-        planned = plan_item(DownloadedItem(source), item, to or "latest", lineage=lineage)
+    if (folder := here.folder(source, vault_key)) is not None:
+        planned = plan_item(folder, item, to or "latest", lineage=lineage)
         require_tellable(planned)
     else:
         with here.fleet() as fleet:

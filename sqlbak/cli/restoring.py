@@ -23,6 +23,7 @@ from sqlbak.cli.session import (
     LogSpace,
     PgBin,
     Quiet,
+    VaultKeys,
     session,
     size_option,
 )
@@ -30,7 +31,6 @@ from sqlbak.cli.signals import stop_on_signals
 from sqlbak.engines.port import DEFAULT_LOG_SPACE_BYTES, RestoreTarget, TailChoice
 from sqlbak.engines.postgres.timelines import format_lsn
 from sqlbak.errors import UsageError
-from sqlbak.restore.downloaded import DownloadedItem
 from sqlbak.restore.executor import Stock, restore_item
 from sqlbak.restore.record import leave_record, restored_document
 
@@ -70,6 +70,7 @@ def restore(
         ),
     ] = None,
     source: FromFolder = None,
+    vault_key: VaultKeys = None,
     start: Annotated[
         bool, typer.Option("--start", help="Run the server, prove the state, leave it running.")
     ] = False,
@@ -147,6 +148,7 @@ def restore(
 ) -> None:
     """Restore an item as it was at T. Input without an offset is read in the policy's zone."""
     here = session(context, config, as_json=as_json, quiet=quiet)
+    folder = here.folder(source, vault_key)
     if database is not None or overwrite or resume or files is not None:
         if any(place is not None for place in (into, in_place, reuse)):
             raise UsageError(
@@ -164,7 +166,7 @@ def restore(
             resume=resume,
             files=files,
             lineage=lineage,
-            source=source,
+            folder=folder,
         )
         restore_database(here, item, request)
         return
@@ -186,16 +188,14 @@ def restore(
         replaces=in_place is not None,
         reuses=reuse is not None,
         log_space_bytes=size_option("--log-space", log_space) or DEFAULT_LOG_SPACE_BYTES,
-        feed_command=here.own_command("feed", source),
+        feed_command=here.own_command("feed", folder),
     )
     with (
         stop_on_signals() as stop,
         contextlib.ExitStack() as opened,
         progress_for(quiet=here.quiet) as shown,
     ):
-        stock: Stock = (
-            opened.enter_context(here.fleet(stop)) if source is None else DownloadedItem(source)
-        )
+        stock: Stock = folder or opened.enter_context(here.fleet(stop))
         restored = restore_item(stock, item, to, target, lineage=lineage, progress=shown, stop=stop)
     outcome = restored.outcome
     record = leave_record(restored, asked=to, now=datetime.now(UTC))

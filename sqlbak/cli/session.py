@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,6 +17,7 @@ from sqlbak.stopping import NEVER, StopSignal
 if TYPE_CHECKING:
     from sqlbak.fleet import Fleet
     from sqlbak.policy.loading import LoadedConfiguration
+    from sqlbak.restore.downloaded import DownloadedItem
 
 __all__ = [
     "AsJson",
@@ -27,6 +29,7 @@ __all__ = [
     "Quiet",
     "RootConfig",
     "Session",
+    "VaultKeys",
     "session",
     "size_option",
 ]
@@ -58,6 +61,15 @@ FromFolder = Annotated[
         help="A downloaded copy of the vault's items/<item> folder; needs no vault and no policy.",
     ),
 ]
+VaultKeys = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--vault-key",
+        metavar="REF",
+        help="With --from, where the vault is encrypted: env:NAME or file:PATH of its key. May be "
+        "repeated.",
+    ),
+]
 LogSpace = Annotated[
     str | None,
     typer.Option(
@@ -82,12 +94,31 @@ class Session:
     output: Output
     quiet: bool
 
-    def own_command(self, name: str, source: Path | None) -> tuple[str, ...]:
-        """Another command of ours that works on the same vaults, or on the folder ``source``, for
+    def own_command(self, name: str, folder: DownloadedItem | None) -> tuple[str, ...]:
+        """Another command of ours that works on the same vaults, or on the same ``folder``, for
         the operator to run from anywhere."""
-        if source is not None:
-            return ("sqlbak", name, "--from", str(source.absolute()))
+        if folder is not None:
+            keys = [word for key in folder.keys for word in ("--vault-key", str(key))]
+            return ("sqlbak", name, "--from", str(folder.folder.absolute()), *keys)
         return ("sqlbak", name, "--config", str(self.config.absolute()))
+
+    @staticmethod
+    def folder(source: Path | None, vault_keys: Sequence[str] | None) -> DownloadedItem | None:
+        """What --from names, with the keys of --vault-key; None: the vaults are meant.
+        UsageError."""
+        from sqlbak.policy.secret_reference import SecretReference
+        from sqlbak.restore.downloaded import DownloadedItem
+
+        if source is None and vault_keys:
+            raise UsageError(
+                "--vault-key goes with --from only",
+                hint="the keys of a vault stand in its settings, under encryption",
+            )
+        try:
+            keys = tuple(SecretReference.parse(key).absolute() for key in vault_keys or ())
+        except ValueError as error:
+            raise UsageError(f"--vault-key: {error}") from None
+        return None if source is None else DownloadedItem(source, keys)
 
     def load(self) -> LoadedConfiguration:
         """Read the policy files. Raises ConfigurationInvalid."""

@@ -12,6 +12,8 @@ stands in a module of its own; everything else imports them from here.
     |   +-- NameNeeded
     |   +-- SecretUnavailable
     |   +-- InputUnreadable                      a file given on the command line
+    |   +-- VaultKeyInvalid
+    |   +-- VaultKeyMissing
     +-- Refused                         exit 3   well-formed, but cannot be met
     |   +-- InstantUnreachable
     |   +-- PositionUnreachable
@@ -24,6 +26,7 @@ stands in a module of its own; everything else imports them from here.
     |   |   +-- LogNotReplayable
     |   +-- FeatureUnsupported
     |   +-- BackupPaused
+    |   +-- NotEncrypted
     +-- VaultError                      exit 1
     |   +-- ObjectNotFound
     |   +-- PreconditionFailed
@@ -84,6 +87,7 @@ from sqlbak.errors.refusals import (
     LineageAmbiguous,
     LineageContradictory,
     LogNotReplayable,
+    NotEncrypted,
     NothingToRestore,
     PositionUnreachable,
     Refused,
@@ -107,6 +111,8 @@ from sqlbak.errors.usage import (
     SecretUnavailable,
     UnknownName,
     UsageError,
+    VaultKeyInvalid,
+    VaultKeyMissing,
 )
 from sqlbak.errors.vault import (
     AccessDenied,
@@ -150,6 +156,7 @@ __all__ = [
     "LogNotReplayable",
     "LogRewritten",
     "NameNeeded",
+    "NotEncrypted",
     "NothingToRestore",
     "NotificationFailed",
     "ObjectDamaged",
@@ -177,6 +184,8 @@ __all__ = [
     "UploadGone",
     "UsageError",
     "VaultError",
+    "VaultKeyInvalid",
+    "VaultKeyMissing",
     "VaultMissing",
     "VaultUnusable",
 ]

@@ -16,6 +16,7 @@ __all__ = [
     "LineageAmbiguous",
     "LineageContradictory",
     "LogNotReplayable",
+    "NotEncrypted",
     "NothingToRestore",
     "PositionUnreachable",
     "Refused",
@@ -105,3 +106,9 @@ class BackupPaused(Refused):
     in the SIMPLE recovery model, nothing at all while it is offline). That is no failure."""
 
     code = "backup_paused"
+
+
+class NotEncrypted(Refused):
+    """A recovery point is not encrypted, and the vault's settings take only such as are."""
+
+    code = "not_encrypted"

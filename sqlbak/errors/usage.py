@@ -13,6 +13,8 @@ __all__ = [
     "SecretUnavailable",
     "UnknownName",
     "UsageError",
+    "VaultKeyInvalid",
+    "VaultKeyMissing",
 ]
 
 
@@ -67,3 +69,15 @@ class InputUnreadable(UsageError):
     """A file named on the command line cannot be read or understood."""
 
     code = "input_unreadable"
+
+
+class VaultKeyInvalid(UsageError):
+    """What a reference to a vault key leads to is no vault key. Never carries what was read."""
+
+    code = "vault_key_invalid"
+
+
+class VaultKeyMissing(UsageError):
+    """Something in the vault is encrypted, and its settings do not name the key."""
+
+    code = "vault_key_missing"

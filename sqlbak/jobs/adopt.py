@@ -300,7 +300,7 @@ def _store(
             lease=lease.name,
             grant=lease.grant,
         )
-        with PointWriter(vault.store, item, record, stop=run.stop) as writer:
+        with PointWriter(vault.store, item, record, vault.keys, stop=run.stop) as writer:
             result = _ship(run, writer.sink, media, found)
             base = found.header.base_guid if result.type is PointType.DIFFERENTIAL else None
             return writer.commit(

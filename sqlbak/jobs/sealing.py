@@ -40,7 +40,7 @@ def require_same_log(
     for row in continuing_runs(vault, item, base):
         piece = row[-1]
         try:
-            known = read_piece(vault.store, item.id, piece).known_by
+            known = read_piece(vault.store, item.id, piece, vault.keys).known_by
             is_same = engine.is_same_log(LogPosition(piece.lineage, piece.last_lsn), known)
         except (ObjectDamaged, ObjectNotFound, EngineError) as error:
             blind = f"the log shipped so far was not compared: {error.message}"

@@ -21,6 +21,7 @@ from sqlbak.stopping import StopSignal
 from sqlbak.vault.tail import put_piece, read_piece
 from sqlbak.vault.tail_names import new_run
 from sqlbak.vault.vault import Vault
+from sqlbak.vault.wrapped_key import about_shipped_log
 
 __all__ = ["advanced_anchor", "ship_log"]
 
@@ -76,6 +77,7 @@ def ship_log(
         start = _resumed(vault, item, base)
         anchor = base.point
         looked_at = time.monotonic()
+        key = vault.keys.new(about_shipped_log(item.id))
         with engine.ship(
             start.position,
             since_facts=start.facts,
@@ -93,6 +95,7 @@ def ship_log(
                     run=start.run,
                     anchor_id=anchor.id,
                     facts=shipment.facts,
+                    key=key,
                 )
                 on_shipped(shipped)
                 if time.monotonic() - looked_at > _LOOK_AGAIN_SECONDS:
@@ -112,7 +115,7 @@ def _resumed(vault: Vault, item: Item, base: LogBase) -> _Start:
     for row in continuing_runs(vault, item, base.point):
         for piece in reversed(row):
             try:
-                known = read_piece(vault.store, item.id, piece).known_by
+                known = read_piece(vault.store, item.id, piece, vault.keys).known_by
             except (ObjectDamaged, ObjectNotFound):
                 continue  # shipped once more from where the row before it ends
             return _Start(LogPosition(piece.lineage, piece.last_lsn), known, piece.run)

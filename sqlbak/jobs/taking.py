@@ -121,7 +121,7 @@ def take(
     pulse = Pulse(run.vault.store, run.item.id, record, lease, run.progress, run.stop)
     try:
         store = ended_by(run.vault.store, run.stop)
-        with pulse, PointWriter(store, run.item, record, stop=run.stop) as writer:
+        with pulse, PointWriter(store, run.item, record, run.vault.keys, stop=run.stop) as writer:
             result = stream(writer.sink, label)
             run.stop.check()
             point = writer.commit(

@@ -38,6 +38,13 @@ class SecretReference:
             raise ValueError("file: needs a path, e.g. file:/run/secrets/orders-dsn")
         return cls(kind, name, folder if kind == "file" else None)
 
+    def absolute(self) -> SecretReference:
+        """The same reference, for use from anywhere."""
+        if self.kind == "env":
+            return self
+        path = Path(self.name) if self.folder is None else self.folder / self.name
+        return SecretReference(self.kind, str(path.absolute()))
+
     def __str__(self) -> str:
         return f"{self.kind}:{self.name}"
 

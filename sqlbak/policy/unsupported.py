@@ -63,10 +63,4 @@ def _of_vault(name: str, vault: VaultSettings) -> list[SettingProblem]:
     if vault.secondary is not None:
         message = "a secondary vault is not written by this version; remove it"
         problems.append(SettingProblem((*at, "secondary"), message))
-    if vault.encryption is not None:
-        message = (
-            "encryption is not done by this version, backups would be readable; remove it, and "
-            "let the store encrypt (the bucket's default encryption, or an encrypted disk)"
-        )
-        problems.append(SettingProblem((*at, "encryption"), message))
     return problems

@@ -20,6 +20,7 @@ from sqlbak.policy.settings import (
 
 __all__ = [
     "Encryption",
+    "PlainPoints",
     "Redundancy",
     "S3Settings",
     "VaultSettings",
@@ -33,11 +34,29 @@ class Redundancy(StrEnum):
     GEO = "geo"
 
 
+class PlainPoints(StrEnum):
+    """Whether recovery points that are not encrypted are believed, in a vault that is."""
+
+    REFUSED = "refused"
+    ALLOWED = "allowed"
+
+
 class Encryption(SettingModel):
-    """Encryption of everything in a vault."""
+    """Encryption of all backup data in a vault."""
 
     key: Secret = Field(
-        description="Reference to the vault key.", examples=["file:/run/secrets/vault.key"]
+        description="Reference to the vault key: 32 random bytes as base64 (sqlbak key new).",
+        examples=["file:/run/secrets/vault.key"],
+    )
+    old_keys: tuple[Secret, ...] = Field(
+        default=(),
+        description="Keys that `key` has replaced, for what was encrypted with them.",
+        examples=[["file:/run/secrets/vault-2025.key"]],
+    )
+    plain_points: PlainPoints = Field(
+        default=PlainPoints.REFUSED,
+        description="allowed: recovery points from before encryption was turned on can be "
+        "restored. refused: anything that is not encrypted is taken for forged.",
     )
 
 
@@ -98,7 +117,7 @@ class VaultSettings(SettingModel):
     )
     encryption: Encryption | None = Field(
         default=None,
-        description="Encrypt everything that is written.",
+        description="Encrypt the data of every backup before it leaves this machine.",
         examples=[{"key": "file:/run/secrets/vault.key"}],
     )
     soft_delete: Span | None = Field(

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from datetime import UTC, tzinfo
 from pathlib import Path
 
+from sqlbak.configured_keys import keys_for_reading
 from sqlbak.errors import UnknownName
 from sqlbak.fleet import StoredItem
 from sqlbak.model import Item
+from sqlbak.policy.secret_reference import SecretReference
 from sqlbak.vault.copied_item import open_copied_item
 
 __all__ = ["DownloadedItem"]
@@ -17,13 +19,14 @@ __all__ = ["DownloadedItem"]
 @dataclass(frozen=True, slots=True)
 class DownloadedItem:
     """A copy of an ``items/<item>`` folder of a vault. Needs no configuration, so times without
-    an offset are read in UTC."""
+    an offset are read in UTC. ``keys`` lead to the vault keys that it was encrypted with."""
 
     folder: Path
+    keys: tuple[SecretReference, ...] = ()
 
     def stored_items(self, name: str | None) -> list[StoredItem]:
         """The item, if ``name`` (None: any) is its name or id. UnknownName, VaultMissing."""
-        vault, item = open_copied_item(self.folder)
+        vault, item = open_copied_item(self.folder, keys_for_reading(self.keys))
         if name not in (None, item.name, item.id):
             raise UnknownName("item", str(name), [item.name])
         return [StoredItem(vault, item)]

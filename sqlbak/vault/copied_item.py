@@ -20,6 +20,7 @@ from sqlbak.vault.layout import item_prefix
 from sqlbak.vault.manifest import item_from_fields
 from sqlbak.vault.store import ObjectInfo, ObjectWriter
 from sqlbak.vault.vault import Vault, VaultRecord
+from sqlbak.vault.vault_keys import NO_KEYS, KeySettings, VaultKeys
 
 __all__ = ["CopiedItem", "open_copied_item"]
 
@@ -98,7 +99,7 @@ class CopiedItem:
         self._files.close()
 
 
-def open_copied_item(folder: Path) -> tuple[Vault, Item]:
+def open_copied_item(folder: Path, keys: KeySettings = NO_KEYS) -> tuple[Vault, Item]:
     """The item whose objects lie in ``folder``, and a vault that holds nothing else. VaultMissing
     when the folder is no copy of an item."""
     try:
@@ -114,4 +115,4 @@ def open_copied_item(folder: Path) -> tuple[Vault, Item]:
     item = item_from_fields(fields)
     store = CopiedItem(folder.absolute(), item.id)
     record = VaultRecord(f"copy of {item.id}", fields.instant("created_at"), "local")
-    return Vault(store, record), item
+    return Vault(store, record, VaultKeys(store, keys)), item

@@ -1,4 +1,5 @@
-"""Raw bytes cut into independent zstd frames, compressed in threads, handed out in order.
+"""Raw bytes cut into independent zstd frames, compressed (and encrypted, where the vault is) in
+threads, handed out in order.
 
 Every frame but a stream's last holds FRAME_BYTES raw bytes. Each decodes by itself, so a reader
 can fetch and decode many at once; set one after another they are an ordinary ``.zst`` file. The
@@ -18,7 +19,8 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
 import xxhash
 
@@ -34,6 +36,7 @@ __all__ = [
     "COMPRESSION_LEVEL",
     "FRAME_BYTES",
     "Frame",
+    "FrameCipher",
     "FramePool",
     "FrameUndecodable",
     "FrameWriter",
@@ -55,11 +58,24 @@ _STOP_CHECK_SECONDS = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One compressed frame: its stored bytes, their xxh3_128, and its size when decoded."""
+    """One frame, compressed and where asked for encrypted: its stored bytes, their xxh3_128, and
+    its size when decoded."""
 
     stored: bytes
     checksum: bytes
     raw_bytes: int
+
+
+class FrameCipher(Protocol):
+    """Encrypts and decrypts the frames of one stream by their numbers (vault/data_key.py)."""
+
+    def encrypt(self, number: int, frame: bytes) -> bytes:
+        """What is stored of frame ``number``."""
+        ...
+
+    def decrypt(self, number: int, stored: bytes) -> bytes:
+        """The reverse. ValueError when it is not what was stored of that very frame."""
+        ...
 
 
 class FrameUndecodable(ValueError):
@@ -136,16 +152,22 @@ class FramePool:
         except queue.Empty:
             return bytearray(self.frame_bytes)
 
-    def submit(self, buffer: bytearray, size: int, has_failed: Callable[[], bool]) -> Future[Frame]:
-        """Compress the first ``size`` bytes of ``buffer``, which then belongs to the pool. Waits
-        for a place, until ``has_failed`` or a stop. The caller gives the place back with
-        ``release`` when it is done with the frame."""
+    def submit(
+        self,
+        buffer: bytearray,
+        size: int,
+        encrypt: Callable[[bytes], bytes] | None,
+        has_failed: Callable[[], bool],
+    ) -> Future[Frame]:
+        """Compress the first ``size`` bytes of ``buffer``, which then belongs to the pool, and
+        ``encrypt`` what comes out. Waits for a place, until ``has_failed`` or a stop. The caller
+        gives the place back with ``release`` when it is done with the frame."""
         while not self._places.acquire(timeout=_STOP_CHECK_SECONDS):
             self._stop.check()
             if has_failed():
                 break
         else:
-            return self._executor.submit(self._compress, buffer, size)
+            return self._executor.submit(self._make, buffer, size, encrypt)
         raise _OutputFailed
 
     def release(self) -> None:
@@ -156,12 +178,16 @@ class FramePool:
         """Raise Interrupted if the job was asked to stop."""
         self._stop.check()
 
-    def _compress(self, buffer: bytearray, size: int) -> Frame:
+    def _make(
+        self, buffer: bytearray, size: int, encrypt: Callable[[bytes], bytes] | None
+    ) -> Frame:
         compressor = self._compressor()
         with memoryview(buffer) as whole, whole[:size] as raw:
             # All input in one call: libzstd then writes the raw size into the frame header.
             stored = compressor.compress(raw, mode=zstd.ZstdCompressor.FLUSH_FRAME)
         self._free.put(buffer)
+        if encrypt is not None:
+            stored = encrypt(stored)
         return Frame(stored, checksum_of(stored), size)
 
     def _compressor(self) -> Any:
@@ -178,15 +204,25 @@ class _OutputFailed(Exception):
 
 
 class FrameWriter:
-    """Cuts one stream into frames and hands them, compressed and in order, to ``output``.
+    """Cuts one stream into frames and hands them, compressed, encrypted by ``cipher`` where there
+    is one, and in order, to ``output``.
 
     ``output`` runs in a thread of this writer's own, so that a slow store delays neither the
     compression nor, until all places are taken, the producer. ``write`` and ``close`` raise what
     ``output`` raised. Used from one thread at a time.
     """
 
-    def __init__(self, pool: FramePool, output: Callable[[Frame], None], *, name: str) -> None:
+    def __init__(
+        self,
+        pool: FramePool,
+        output: Callable[[Frame], None],
+        *,
+        name: str,
+        cipher: FrameCipher | None = None,
+    ) -> None:
         self._pool = pool
+        self._cipher = cipher
+        self._number = 0
         self._output = output
         self._buffer: bytearray | None = None
         self._filled = 0
@@ -243,8 +279,14 @@ class FrameWriter:
         if buffer is None:
             return
         self._buffer, self._filled = None, 0
+        encrypt = None
+        if self._cipher is not None:
+            encrypt = partial(self._cipher.encrypt, self._number)
+        self._number += 1
         try:
-            self._futures.put(self._pool.submit(buffer, size, lambda: self._failure is not None))
+            self._futures.put(
+                self._pool.submit(buffer, size, encrypt, lambda: self._failure is not None)
+            )
         except _OutputFailed:
             self._raise_failure()
 

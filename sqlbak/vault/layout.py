@@ -12,6 +12,7 @@ __all__ = [
     "INDEX_PREFIX",
     "ITEM_ID",
     "JOB_ID",
+    "KEYS_PREFIX",
     "LEASES_PREFIX",
     "POINT_ID",
     "POLICIES_PREFIX",
@@ -24,6 +25,7 @@ __all__ = [
     "item_key",
     "item_prefix",
     "jobs_prefix",
+    "key_record_key",
     "lease_key",
     "lineages_prefix",
     "object_key",
@@ -44,6 +46,9 @@ VAULT_KEY = "vault.json"
 
 INDEX_PREFIX = "index/"
 """One empty object an item, so that the items of a vault are found without listing its data."""
+
+KEYS_PREFIX = "keys/"
+"""Which vault keys were ever used (vault/key_records.py)."""
 
 LEASES_PREFIX = "leases/"
 
@@ -96,9 +101,10 @@ def data_prefix(item_id: str, point_id: str | None = None) -> str:
     return f"items/{item_id}/data/" if point_id is None else f"items/{item_id}/data/{point_id}/"
 
 
-def volume_key(item_id: str, point_id: str, stream: str, number: int) -> str:
+def volume_key(item_id: str, point_id: str, stream: str, number: int, *, is_encrypted: bool) -> str:
     """One volume of one stream; volumes are numbered from 0 and sort in order."""
-    return f"{data_prefix(item_id, point_id)}{stream}.{number:05d}.zst"
+    suffix = "zst.aes" if is_encrypted else "zst"
+    return f"{data_prefix(item_id, point_id)}{stream}.{number:05d}.{suffix}"
 
 
 def object_key(item_id: str, point_id: str, name: str) -> str:
@@ -156,6 +162,11 @@ def jobs_prefix(item_id: str) -> str:
 def lineages_prefix(item_id: str) -> str:
     """How the item's lineages descend from each other."""
     return f"items/{item_id}/lineages/"
+
+
+def key_record_key(key_id: str) -> str:
+    """That the vault key of that id was used."""
+    return f"{KEYS_PREFIX}{key_id}.json"
 
 
 def lease_key(name: str) -> str:

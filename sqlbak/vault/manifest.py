@@ -10,13 +10,17 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlbak.errors import ObjectDamaged, VaultUnusable
 from sqlbak.model import EngineName, Item, Point, PointType
 from sqlbak.vault.documents import Fields, canonical, decode, encode, instant_text
 from sqlbak.vault.names import format_name
 from sqlbak.vault.payload_index import PayloadIndex
+from sqlbak.vault.wrapped_key import WrappedKey
+
+if TYPE_CHECKING:
+    from sqlbak.vault.data_key import DataKey
 
 __all__ = [
     "FORMAT",
@@ -25,6 +29,7 @@ __all__ = [
     "encode_manifest",
     "item_document",
     "item_from_fields",
+    "require_seal",
 ]
 
 FORMAT = 2
@@ -44,6 +49,7 @@ class Manifest:
         slot: the scheduled instant that the run belongs to; None: it was asked for by hand.
         label: what the person who asked for it called it.
         facts: what the engine needs for a restore, as JSON values.
+        wrapped_key: of the key that the payload is encrypted with; None: it is not.
     """
 
     point: Point
@@ -53,6 +59,7 @@ class Manifest:
     slot: datetime | None = None
     label: str | None = None
     facts: Mapping[str, Any] | None = None
+    wrapped_key: WrappedKey | None = None
 
     @property
     def name(self) -> str:
@@ -60,8 +67,11 @@ class Manifest:
         return format_name(self.point)
 
 
-def encode_manifest(manifest: Manifest) -> bytes:
-    """The manifest's bytes, digest included."""
+def encode_manifest(manifest: Manifest, data_key: DataKey | None = None) -> bytes:
+    """The manifest's bytes, digest included. With ``data_key``, the one that ``wrapped_key``
+    wraps, they are sealed."""
+    if (data_key is None) != (manifest.wrapped_key is None):
+        raise ValueError("a manifest is sealed with the key that it holds")
     document: dict[str, Any] = {
         "format": FORMAT if manifest.payload.objects else 1,
         "kind": "recovery point",
@@ -70,10 +80,12 @@ def encode_manifest(manifest: Manifest) -> bytes:
         "point": _point_document(manifest.point),
         "slot": instant_text(manifest.slot),
         "label": manifest.label,
-        "encryption": None,
+        "encryption": None if manifest.wrapped_key is None else manifest.wrapped_key.to_document(),
         "payload": manifest.payload.to_document(),
         "facts": dict(manifest.facts or {}),
     }
+    if data_key is not None:
+        document["encryption"]["seal"] = data_key.seal(canonical(document))
     return encode(document | {"digest": _digest(document)})
 
 
@@ -97,10 +109,9 @@ def decode_manifest(key: str, data: bytes) -> Manifest:
             f"{key} is in format {fields.integer('format')}; this version reads up to {FORMAT}",
             hint="upgrade sqlbak",
         )
+    wrapped_key = None
     if not fields.is_null("encryption"):
-        raise VaultUnusable(
-            f"{key} is encrypted in a way that this version does not know", hint="upgrade sqlbak"
-        )
+        wrapped_key = WrappedKey.from_fields(fields.section("encryption"))
     return Manifest(
         point=_point(fields.section("point")),
         item=item_from_fields(fields.section("item")),
@@ -109,7 +120,20 @@ def decode_manifest(key: str, data: bytes) -> Manifest:
         slot=fields.optional_instant("slot"),
         label=fields.optional_text("label"),
         facts=fields.section("facts").document,
+        wrapped_key=wrapped_key,
     )
+
+
+def require_seal(key: str, data: bytes, data_key: DataKey) -> None:
+    """ObjectDamaged when the manifest that the object ``key`` holds, and that ``decode_manifest``
+    took, is not as it was sealed: its digest anybody can compute, its seal only who has the key."""
+    document = decode(key, data).document
+    encryption = dict(document["encryption"])
+    seal = encryption.pop("seal", "")
+    rest = {name: value for name, value in document.items() if name != "digest"}
+    content = canonical(rest | {"encryption": encryption})
+    if not isinstance(seal, str) or not data_key.is_seal(seal, content):
+        raise ObjectDamaged(f"{key} was changed by somebody who has not the vault's key")
 
 
 def item_document(item: Item) -> dict[str, Any]:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import threading
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
 from sqlbak.errors import VaultError
 from sqlbak.progress import NO_PROGRESS, Progress
@@ -25,6 +26,9 @@ from sqlbak.vault.payload_index import (
     pack_lengths,
 )
 from sqlbak.vault.store import ObjectStore, ObjectWriter
+
+if TYPE_CHECKING:
+    from sqlbak.vault.data_key import DataKey
 
 __all__ = ["VOLUME_BYTES", "PayloadWriter", "abort_payload", "delete_payload"]
 
@@ -53,7 +57,8 @@ class PayloadWriter:
     whichever is called first; both wait for every thread of its own.
 
     ``progress`` is told the stored bytes as they reach the store's writer. ``witness``: the key of
-    an object of this job alone, there already.
+    an object of this job alone, there already. ``data_key``: what every frame is encrypted with;
+    it belongs to this writer alone.
     """
 
     def __init__(
@@ -67,8 +72,10 @@ class PayloadWriter:
         progress: Progress = NO_PROGRESS,
         stop: StopSignal = NEVER,
         witness: str = "",
+        data_key: DataKey | None = None,
     ) -> None:
         self.witness = witness
+        self._data_key = data_key
         self.is_kept = False
         self._store = store
         self._item_id = item_id
@@ -97,12 +104,7 @@ class PayloadWriter:
             if name in self._order:
                 raise ValueError(f"there is a stream {name} already")
             self._order.append(name)
-            volumes = _Volumes(
-                self._store, self._item_id, self._point_id, name, self._volume_bytes, self._progress
-            )
-            opened = self._open[name] = _OpenStream(
-                FrameWriter(self._pool, volumes.append, name=name), volumes
-            )
+            opened = self._open[name] = self._opened(name)
         try:
             yield opened.frames
             opened.frames.close()
@@ -117,6 +119,22 @@ class PayloadWriter:
                 self._open.pop(name, None)
         with self._lock:
             self._sealed[name] = index
+
+    def _opened(self, name: str) -> _OpenStream:
+        key = self._data_key
+        volumes = _Volumes(
+            self._store,
+            lambda number: volume_key(
+                self._item_id, self._point_id, name, number, is_encrypted=key is not None
+            ),
+            name,
+            self._volume_bytes,
+            self._progress,
+        )
+        cipher = None if key is None else key.stream_cipher(self._point_id, name)
+        return _OpenStream(
+            FrameWriter(self._pool, volumes.append, name=name, cipher=cipher), volumes
+        )
 
     def place(self, name: str) -> str:
         """See PlacedSink.place."""
@@ -214,15 +232,13 @@ class _Volumes:
     def __init__(
         self,
         store: ObjectStore,
-        item_id: str,
-        point_id: str,
+        key_of: Callable[[int], str],
         name: str,
         volume_bytes: int,
         progress: Progress,
     ) -> None:
         self._store = store
-        self._item_id = item_id
-        self._point_id = point_id
+        self._key_of = key_of
         self._name = name
         self._volume_bytes = volume_bytes
         self._progress = progress
@@ -240,8 +256,7 @@ class _Volumes:
         if self._writer is not None and self._stored + size > self._volume_bytes:
             self._finish(self._writer)
         if self._writer is None:
-            key = volume_key(self._item_id, self._point_id, self._name, len(self._volumes))
-            self._writer = self._store.writer(key)
+            self._writer = self._store.writer(self._key_of(len(self._volumes)))
         self._writer.write(frame.stored)
         self._frames += 1
         self._stored += size

@@ -10,12 +10,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
+from typing import TYPE_CHECKING
 
 from sqlbak.engines.port import PayloadSource
 from sqlbak.errors import ObjectDamaged, ObjectNotFound
 from sqlbak.progress import NO_PROGRESS, Progress
 from sqlbak.stopping import NEVER, StopSignal
-from sqlbak.vault.frames import FrameUndecodable, checksum_of, decode_frame
+from sqlbak.vault.frames import FrameCipher, checksum_of, decode_frame
 from sqlbak.vault.layout import data_prefix, object_key, volume_key
 from sqlbak.vault.payload_index import (
     PayloadIndex,
@@ -24,6 +25,9 @@ from sqlbak.vault.payload_index import (
     unpack_lengths,
 )
 from sqlbak.vault.store import ObjectStore
+
+if TYPE_CHECKING:
+    from sqlbak.vault.data_key import DataKey
 
 __all__ = ["PayloadReader", "Verification", "verify"]
 
@@ -38,10 +42,16 @@ class PayloadReader:
 
     Objects that the database server wrote are streams, too. Of them only the size is proven when
     they are read; their bytes carry the server's own checksums, which it proves when it restores.
+    ``data_key``: what the frames were encrypted with.
     """
 
     def __init__(
-        self, store: ObjectStore, item_id: str, point_id: str, index: PayloadIndex
+        self,
+        store: ObjectStore,
+        item_id: str,
+        point_id: str,
+        index: PayloadIndex,
+        data_key: DataKey | None = None,
     ) -> None:
         self.index = index
         self._store = store
@@ -49,6 +59,9 @@ class PayloadReader:
         self._point_id = point_id
         self._places = {stream.name: _Places(stream) for stream in index.streams}
         self._objects = {one.name: one for one in index.objects}
+        self._ciphers: dict[str, FrameCipher] = {}
+        if data_key is not None:
+            self._ciphers = {name: data_key.stream_cipher(point_id, name) for name in self._places}
 
     def streams(self) -> Sequence[str]:
         """Names of the streams, in the order in which they were opened."""
@@ -76,7 +89,7 @@ class PayloadReader:
         if not 0 <= index < places.index.frames:
             raise IndexError(f"the stream {stream} has no frame {index}")
         volume, start, length = places.place(index)
-        key = volume_key(self._item_id, self._point_id, stream, volume)
+        key = self._volume_key(stream, volume)
         try:
             stored = self._store.read(key, start, length)
         except ObjectNotFound as error:
@@ -92,9 +105,15 @@ class PayloadReader:
                 f"checksum is {found.hex()} instead of {expected.hex()}"
             )
         try:
+            if stream in self._ciphers:
+                stored = self._ciphers[stream].decrypt(index, stored)
             return decode_frame(stored, places.index.raw_size(index))
-        except FrameUndecodable as error:
+        except ValueError as error:
             raise ObjectDamaged(f"frame {index} of {key} does not decode: {error}") from error
+
+    def _volume_key(self, stream: str, number: int) -> str:
+        is_encrypted = stream in self._ciphers
+        return volume_key(self._item_id, self._point_id, stream, number, is_encrypted=is_encrypted)
 
     def _piece(self, written: ServerObject, index: int) -> bytes:
         """Part of an object that the server wrote."""
@@ -120,8 +139,7 @@ class PayloadReader:
             yield key, written.stored_bytes
         for stream in self.index.streams:
             for number, volume in enumerate(stream.volumes):
-                key = volume_key(self._item_id, self._point_id, stream.name, number)
-                yield key, volume.stored_bytes
+                yield self._volume_key(stream.name, number), volume.stored_bytes
 
     def check_objects(self) -> list[str]:
         """Compare a listing with the index, without reading: one sentence for each object that is

@@ -28,6 +28,8 @@ from sqlbak.vault.running import (
     write_running,
 )
 from sqlbak.vault.store import ObjectStore
+from sqlbak.vault.vault_keys import VaultKeys
+from sqlbak.vault.wrapped_key import about_point
 
 __all__ = ["PointWriter"]
 
@@ -37,7 +39,8 @@ class PointWriter:
     whatever was written.
 
     ``sink`` is where the engine's payload goes. The sweep (vault/sweep.py) settles what a crash
-    leaves, at whatever call it happens.
+    leaves, at whatever call it happens. ``keys`` are those of the vault; with a current one, what
+    is written is encrypted.
     """
 
     def __init__(
@@ -45,6 +48,7 @@ class PointWriter:
         store: ObjectStore,
         item: Item,
         record: RunningRecord,
+        keys: VaultKeys,
         *,
         progress: Progress = NO_PROGRESS,
         stop: StopSignal = NEVER,
@@ -56,6 +60,7 @@ class PointWriter:
         self._record = record
         self._has_begun = False
         self._is_decided = False
+        self._key = keys.new(about_point(item.id, record.point_id))
         self.sink = PayloadWriter(
             store,
             item.id,
@@ -65,6 +70,7 @@ class PointWriter:
             progress=progress,
             stop=stop,
             witness=running_key(item.id, record.job_id),
+            data_key=None if self._key is None else self._key.data_key,
         )
 
     @property
@@ -141,9 +147,10 @@ class PointWriter:
             slot=slot,
             label=label,
             facts=result.facts,
+            wrapped_key=None if self._key is None else self._key.wrapped,
         )
         # Everything that can be refused is refused before anything is decided.
-        data = encode_manifest(manifest)
+        data = encode_manifest(manifest, None if self._key is None else self._key.data_key)
         if decode_manifest(manifest.name, data).point != parse_name(manifest.name):
             raise ValueError(f"the manifest of {point} does not say what its name says")
         record_forks(self._store, item_id, result.forks, result.histories)

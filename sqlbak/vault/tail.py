@@ -2,6 +2,7 @@
 
 An object is a zstd *skippable* frame with a JSON header, then one ordinary frame of raw log (none
 where the piece holds no log). So ``cat`` of a row of pieces through ``zstd -dc`` gives the log.
+In an encrypted vault that frame, present or not, is encrypted and bound to the header.
 Its name (vault/tail_names.py) carries the checksum of the whole object.
 
 No piece is a recovery point. When a log backup has sealed its range it is deleted; a restore that
@@ -10,6 +11,7 @@ planned with it meanwhile then reads the same bytes from that log backup.
 
 from __future__ import annotations
 
+import secrets
 import struct
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -27,6 +29,8 @@ from sqlbak.vault.layout import tail_key, tail_prefix
 from sqlbak.vault.names import lineage_word
 from sqlbak.vault.store import ObjectStore
 from sqlbak.vault.tail_names import format_tail_name, parse_tail_name
+from sqlbak.vault.vault_keys import NewKey, VaultKeys
+from sqlbak.vault.wrapped_key import WrappedKey, about_shipped_log
 
 __all__ = [
     "STREAM",
@@ -46,6 +50,7 @@ STREAM = "wal"
 
 _SKIPPABLE = struct.Struct("<II")
 _SKIPPABLE_MAGIC = 0x184D2A50
+_NONCE_BYTES = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,15 +97,19 @@ def put_piece(
     run: str,
     anchor_id: str,
     facts: Mapping[str, Any],
+    key: NewKey | None = None,
 ) -> ShippedLog:
-    """Write one piece; what its name says. A repeated request is as good as the first."""
+    """Write one piece, encrypted with ``key`` where there is one; what its name says."""
     if len(piece.data) != piece.last_lsn - piece.first_lsn:
         raise ValueError("a piece holds exactly its range")
+    nonce = secrets.token_bytes(_NONCE_BYTES)
     header = canonical(
         {
             "kind": "shipped log",
             "format": TAIL_FORMAT,
-            "encryption": None,
+            "encryption": None
+            if key is None
+            else key.wrapped.to_document() | {"nonce": nonce.hex()},
             "item": item_id,
             "lineage": lineage,
             "first_lsn": piece.first_lsn,
@@ -112,6 +121,8 @@ def put_piece(
         }
     )
     body = encode_frame(piece.data) if piece.data else b""
+    if key is not None:
+        body = key.data_key.encrypt_piece(body, nonce, header)
     data = _SKIPPABLE.pack(_SKIPPABLE_MAGIC, len(header)) + header + body
     shipped = ShippedLog(
         name="",
@@ -123,7 +134,7 @@ def put_piece(
         run=run,
         anchor_id=anchor_id,
         facts_id=f"{zlib.crc32(canonical(facts)):08x}",
-        raw_checksum=checksum_of(piece.data).hex(),
+        raw_checksum=_digest_of_log(piece.data, key),
         object_checksum=xxhash.xxh3_64_hexdigest(data),
         size_bytes=len(data),
     )
@@ -132,9 +143,9 @@ def put_piece(
     return shipped
 
 
-def read_piece(store: ObjectStore, item_id: str, piece: ShippedLog) -> TailPiece:
+def read_piece(store: ObjectStore, item_id: str, piece: ShippedLog, keys: VaultKeys) -> TailPiece:
     """Fetch one piece, prove it, decode it. ObjectDamaged when it is not what was written,
-    ObjectNotFound when it is gone."""
+    ObjectNotFound when it is gone, VaultKeyMissing, NotEncrypted."""
     key = _key(item_id, piece)
     data = store.get(key)
     found = xxhash.xxh3_64_hexdigest(data)
@@ -142,16 +153,20 @@ def read_piece(store: ObjectStore, item_id: str, piece: ShippedLog) -> TailPiece
         raise ObjectDamaged(
             f"{key} is damaged: its checksum is {found} instead of {piece.object_checksum}"
         )
-    header, body = _opened(key, data)
-    if header.integer("format", minimum=1) > TAIL_FORMAT or not header.is_null("encryption"):
+    header, raw_header, body = _opened(key, data)
+    if header.integer("format", minimum=1) > TAIL_FORMAT:
         raise ObjectDamaged(f"{key} is of a newer version of sqlbak", hint="upgrade sqlbak")
     if header.text("item") != item_id:
         raise header.wrong("item", "the item in whose folder it lies")
+    if header.is_null("encryption"):
+        keys.check_plain(key)
+    else:
+        body = _decrypted(item_id, header, raw_header, body, keys)
     try:
         raw = decode_frame(body, piece.last_lsn - piece.first_lsn) if body else b""
     except FrameUndecodable as error:
         raise ObjectDamaged(f"{key} does not decode: {error}") from error
-    if checksum_of(raw).hex() != piece.raw_checksum:
+    if not _is_log_of(piece, raw, keys):
         raise ObjectDamaged(f"{key} does not hold the log that its name tells")
     return TailPiece(header.section("facts").document, header.section("known_by").document, raw)
 
@@ -166,15 +181,37 @@ def _key(item_id: str, piece: ShippedLog) -> str:
     return tail_key(item_id, lineage_word(piece.lineage), piece.name)
 
 
-def _opened(key: str, data: bytes) -> tuple[Fields, bytes]:
-    """The header and what follows it."""
+def _opened(key: str, data: bytes) -> tuple[Fields, bytes, bytes]:
+    """The header, its bytes, and what follows it."""
     if len(data) < _SKIPPABLE.size:
         raise ObjectDamaged(f"{key} has no header")
     magic, length = _SKIPPABLE.unpack_from(data)
     end = _SKIPPABLE.size + length
     if magic != _SKIPPABLE_MAGIC or end > len(data):
         raise ObjectDamaged(f"{key} has no header")
-    return decode(key, data[_SKIPPABLE.size : end]), data[end:]
+    header = data[_SKIPPABLE.size : end]
+    return decode(key, header), header, data[end:]
+
+
+def _decrypted(
+    item_id: str, header: Fields, raw_header: bytes, body: bytes, keys: VaultKeys
+) -> bytes:
+    section = header.section("encryption")
+    wrapped = WrappedKey.from_fields(section)
+    data_key = keys.open(wrapped, about_shipped_log(item_id), where=header.key)
+    try:
+        return data_key.decrypt_piece(body, bytes.fromhex(section.text("nonce")), raw_header)
+    except ValueError as error:
+        raise ObjectDamaged(f"{header.key} does not decode: {error}") from None
+
+
+def _digest_of_log(raw: bytes, key: NewKey | None) -> str:
+    return checksum_of(raw).hex() if key is None else key.vault_key.digest_of_log(raw)
+
+
+def _is_log_of(piece: ShippedLog, raw: bytes, keys: VaultKeys) -> bool:
+    # A piece that is gone does not tell any more with which key it was written, if with any.
+    return piece.raw_checksum in {checksum_of(raw).hex(), *keys.digests_of_log(raw)}
 
 
 class TailSource:
@@ -191,11 +228,13 @@ class TailSource:
         store: ObjectStore,
         item_id: str,
         pieces: Sequence[ShippedLog],
+        keys: VaultKeys,
         *,
         first_lsn: int,
         sealed: Callable[[str, int, int], bytes],
     ) -> None:
         self._store = store
+        self._keys = keys
         self._item_id = item_id
         self._sealed = sealed
         self._first_lsn = first_lsn
@@ -236,10 +275,10 @@ class TailSource:
         self._require(stream)
         piece, skipped = self._frames[index]
         try:
-            raw = read_piece(self._store, self._item_id, piece).data
+            raw = read_piece(self._store, self._item_id, piece, self._keys).data
         except ObjectNotFound:
             raw = self._sealed(piece.lineage, piece.first_lsn, piece.last_lsn)
-            if checksum_of(raw).hex() != piece.raw_checksum:
+            if not _is_log_of(piece, raw, self._keys):
                 raise ObjectDamaged(
                     f"the log {piece.first_lsn}..{piece.last_lsn} was shipped and sealed meanwhile,"
                     " and the recovery point does not hold the same bytes",

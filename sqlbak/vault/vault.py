@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlbak.errors import (
     ObjectDamaged,
@@ -32,11 +32,16 @@ from sqlbak.vault.items import (
 )
 from sqlbak.vault.layout import INDEX_PREFIX, VAULT_KEY, points_prefix
 from sqlbak.vault.lineages import list_forks, read_histories
-from sqlbak.vault.manifest import Manifest, decode_manifest
+from sqlbak.vault.manifest import Manifest, decode_manifest, require_seal
 from sqlbak.vault.names import begins_as_name, parse_name
 from sqlbak.vault.payload_reader import PayloadReader
 from sqlbak.vault.store import ObjectStore
 from sqlbak.vault.tail import STREAM, TailSource, list_tail, read_piece
+from sqlbak.vault.vault_keys import NO_KEYS, KeySettings, VaultKeys
+from sqlbak.vault.wrapped_key import WrappedKey, about_point
+
+if TYPE_CHECKING:
+    from sqlbak.vault.data_key import DataKey
 
 __all__ = ["FORMAT", "REDUNDANCIES", "Vault", "create_vault", "open_vault"]
 
@@ -63,6 +68,7 @@ class Vault:
 
     store: ObjectStore
     record: VaultRecord
+    keys: VaultKeys
     _records: dict[str, ItemRecord] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -163,7 +169,9 @@ class Vault:
 
     def manifest(self, item_id: str, point_id: str) -> Manifest:
         """The manifest of one recovery point, proven. ObjectNotFound when there is none (any
-        more): plan again. ObjectDamaged when it does not say what its name says."""
+        more): plan again. ObjectDamaged when it does not say what its name says. Where the vault's
+        settings name keys, its seal is proven with them (VaultKeyMissing, NotEncrypted); without
+        any it can be read, but not be proven to be untouched."""
         prefix = f"{points_prefix(item_id)}{point_id}_"
         infos = list(self.store.list(prefix))
         if not infos:
@@ -171,18 +179,31 @@ class Vault:
         if len(infos) > 1:
             raise ObjectDamaged(f"{prefix} names more than one manifest")
         key = infos[0].key
-        manifest = decode_manifest(key, self.store.get(key))
+        data = self.store.get(key)
+        manifest = decode_manifest(key, data)
         if manifest.item.id != item_id or manifest.point != parse_name(key):
             raise ObjectDamaged(
                 f"{key} is the manifest of recovery point {manifest.point.id} of "
                 f"{manifest.item.id}, or of other facts than its name tells",
                 hint=f"its name should be {manifest.name}",
             )
+        if manifest.wrapped_key is None:
+            self.keys.check_plain(f"recovery point {point_id}")
+        elif self.keys.are_named:
+            require_seal(key, data, self._data_key(manifest, manifest.wrapped_key))
         return manifest
 
     def point_source(self, item_id: str, manifest: Manifest) -> PayloadReader:
-        """The payload of one recovery point."""
-        return PayloadReader(self.store, item_id, manifest.point.id, manifest.payload)
+        """The payload of one recovery point. VaultKeyMissing when it is encrypted and its key is
+        not at hand."""
+        wrapped = manifest.wrapped_key
+        data_key = None if wrapped is None else self._data_key(manifest, wrapped)
+        return PayloadReader(self.store, item_id, manifest.point.id, manifest.payload, data_key)
+
+    def _data_key(self, manifest: Manifest, wrapped: WrappedKey) -> DataKey:
+        point_id = manifest.point.id
+        about = about_point(manifest.item.id, point_id)
+        return self.keys.open(wrapped, about, where=f"recovery point {point_id}")
 
     def tail_steps(
         self, item_id: str, step: Point, pieces: Sequence[ShippedLog]
@@ -197,6 +218,7 @@ class Vault:
                 self.store,
                 item_id,
                 group,
+                self.keys,
                 first_lsn=position,
                 sealed=lambda *where: self.sealed_log(item_id, *where),
             )
@@ -215,7 +237,7 @@ class Vault:
     ) -> Mapping[str, Any]:
         for piece in group:
             try:
-                return read_piece(self.store, item_id, piece).facts
+                return read_piece(self.store, item_id, piece, self.keys).facts
             except ObjectNotFound:
                 continue  # sealed meanwhile, as the others may be
         points = [
@@ -274,7 +296,9 @@ class Vault:
         return record
 
 
-def create_vault(store: ObjectStore, *, redundancy: str, now: datetime) -> Vault:
+def create_vault(
+    store: ObjectStore, *, redundancy: str, now: datetime, keys: KeySettings = NO_KEYS
+) -> Vault:
     """Make a vault in ``store``, or open the one that is there. VaultUnusable when the one there
     has another redundancy or cannot be read."""
     if redundancy not in REDUNDANCIES:
@@ -293,7 +317,7 @@ def create_vault(store: ObjectStore, *, redundancy: str, now: datetime) -> Vault
     try:
         store.put(VAULT_KEY, encode(document), if_absent=True)
     except PreconditionFailed:
-        vault = open_vault(store)
+        vault = open_vault(store, keys)
         if vault.record.redundancy != redundancy:
             raise VaultUnusable(
                 f"the vault at {store.url} was made with redundancy {vault.record.redundancy}, "
@@ -302,10 +326,10 @@ def create_vault(store: ObjectStore, *, redundancy: str, now: datetime) -> Vault
                 "configuration or make another vault",
             ) from None
         return vault
-    return open_vault(store)
+    return open_vault(store, keys)
 
 
-def open_vault(store: ObjectStore) -> Vault:
+def open_vault(store: ObjectStore, keys: KeySettings = NO_KEYS) -> Vault:
     """The vault in ``store``. VaultUnusable when there is none, or when it needs something that
     this version does not know."""
     try:
@@ -317,7 +341,8 @@ def open_vault(store: ObjectStore) -> Vault:
             f"there is no vault at {store.url}", hint="check the url, or make it with a backup"
         ) from error
     try:
-        return Vault(store, _read_record(store, decode(VAULT_KEY, data)))
+        record = _read_record(store, decode(VAULT_KEY, data))
+        return Vault(store, record, VaultKeys(store, keys))
     except ObjectDamaged as error:
         raise ObjectDamaged(f"in the vault at {store.url}, {error.message}", hint=_MEND) from error
 

@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Answer", "Site"]
+__all__ = ["Answer", "Site", "encrypted_site", "kill_hard"]
 
 COMMAND = (sys.executable, "-m", "sqlbak")
 
@@ -112,6 +112,13 @@ class Site:
     def restore(self, to: str, into: Path, *more: str | Path) -> Answer:
         """Restore; the caller looks at the answer."""
         return self.run("restore", "orders", "--to", to, "--into", into, *more)
+
+
+def encrypted_site(root: Path, dsn: str, **more: Any) -> Site:
+    """A site whose vault is encrypted with the key in ``root/vault.key``."""
+    Site(root, dsn).run("key", "new", root / "vault.key").ok()
+    options = "    encryption: {key: file:../vault.key}\n"
+    return Site(root, dsn, vault_options=options, **more)
 
 
 def kill_hard(process: subprocess.Popen[str], also: Sequence[int] = ()) -> None:

@@ -5,11 +5,21 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from tests.acceptance.site import Site
+from sqlbak.engines.port import ShippedPiece
+from sqlbak.model import EngineName
+from sqlbak.vault.file_store import FileStore
+from sqlbak.vault.tail import put_piece
+from sqlbak.vault.vault import create_vault
+from sqlbak.vault.vault_key import VaultKey
+from sqlbak.vault.vault_keys import KeySettings
+from sqlbak.vault.wrapped_key import about_shipped_log
+from tests.acceptance.site import Site, encrypted_site
 from tests.engines.postgres.clusters import (
     Cluster,
     free_port,
@@ -34,9 +44,22 @@ def script() -> str:
     return "\n".join(re.findall(r"```sh\n(.*?)```", PAGE.read_text(), re.DOTALL))
 
 
+def decrypted(item: Path, key: Path, out: Path) -> Path:
+    """What decrypt.py of the page makes of an item's folder."""
+    (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    command = [sys.executable, "-c", code, str(item), str(key), str(out)]
+    subprocess.run(command, check=True, cwd="/")
+    return out
+
+
+@pytest.mark.parametrize("is_encrypted", [False, True], ids=["readable", "encrypted"])
 def test_the_page_restores_to_the_instant_with_stock_tools_alone(
-    site: Site, cluster: Cluster
+    tmp_path: Path, cluster: Cluster, is_encrypted: bool
 ) -> None:
+    site = (
+        encrypted_site(tmp_path, cluster.dsn()) if is_encrypted else Site(tmp_path, cluster.dsn())
+    )
+    cluster.execute("DROP TABLE IF EXISTS marker")
     cluster.execute("CREATE TABLE marker (n int)")
     site.backup("full")
     cluster.execute("INSERT INTO marker VALUES (1)")
@@ -47,6 +70,8 @@ def test_the_page_restores_to_the_instant_with_stock_tools_alone(
     logs.append(site.backup("log")["id"])
     full = next(p["id"] for p in site.run("list").ok()["points"] if p["type"] == "full")
     (item,) = (site.root / "vault" / "items").iterdir()
+    if is_encrypted:
+        item = decrypted(item, tmp_path / "vault.key", tmp_path / "plain")
 
     with scratch_directory() as home:
         target = home / "data"
@@ -82,3 +107,47 @@ def test_the_page_restores_to_the_instant_with_stock_tools_alone(
         finally:
             restored.stop()
     assert rows == [(1,), (2,)]
+
+
+def test_the_page_stops_at_a_manifest_that_was_changed(tmp_path: Path, cluster: Cluster) -> None:
+    site = encrypted_site(tmp_path, cluster.dsn())
+    site.backup("full")
+    (manifest,) = (tmp_path / "vault" / "items").glob("*/points/*")
+    manifest.chmod(0o600)
+    text = manifest.read_text()
+    manifest.write_text(text.replace('"slot": null', '"slot": "2026-05-01T00:00:00.000000Z"'))
+    assert manifest.read_text() != text
+    with pytest.raises(subprocess.CalledProcessError):
+        decrypted(manifest.parents[1], tmp_path / "vault.key", tmp_path / "plain")
+    assert not (tmp_path / "plain").exists()
+
+
+def test_the_page_decrypts_shipped_log_too(tmp_path: Path) -> None:
+    key = VaultKey.new()
+    (tmp_path / "vault.key").write_text(key.text())
+    now = datetime.now(UTC)
+    vault = create_vault(
+        FileStore(tmp_path / "vault"), redundancy="local", now=now, keys=KeySettings(lambda: key)
+    )
+    item = vault.find_or_create_item(
+        EngineName.POSTGRES, "orders", None, "7", configured_names=["orders"], now=now
+    )
+    log = b"log" * 1000
+    for first, last in ((0, 1000), (1000, 1000), (1000, 3000)):
+        put_piece(
+            vault.store,
+            item.id,
+            ShippedPiece(first, last, log[first:last], now, now, {"log_tail": None}),
+            lineage="1",
+            run="0123456789ab",
+            anchor_id="20240501T120000Z-abcdefghij",
+            facts={},
+            key=vault.keys.new(about_shipped_log(item.id)),
+        )
+    folder = tmp_path / "vault" / "items" / item.id
+    (folder / "points").mkdir()
+    out = decrypted(folder, tmp_path / "vault.key", tmp_path / "plain")
+    done = subprocess.run(
+        ["sh", "-ec", f"cat {out}/tail/n1/*.wal | zstd -dc"], capture_output=True, check=True
+    )
+    assert done.stdout == log

@@ -13,7 +13,15 @@ from sqlbak.cli.commands import COMMANDS
 from sqlbak.cli.main import app
 
 SERVICE = ("sqlbak.scheduler", "sqlbak.monitor", "sqlbak.jobs", "sqlbak.demo")
-LIBRARIES = ("apprise", "boto3", "prometheus_client", "procrastinate", "pymssql", "structlog")
+LIBRARIES = (
+    "cryptography",
+    "apprise",
+    "boto3",
+    "prometheus_client",
+    "procrastinate",
+    "pymssql",
+    "structlog",
+)
 DRIVERS = ("psycopg", "sqlbak.engines.postgres", "sqlbak.engines.sqlserver")
 FILES = ("pydantic", "ruamel", "sqlbak.policy", "sqlbak.vault")
 

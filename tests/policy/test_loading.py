@@ -366,7 +366,7 @@ def test_two_vaults_in_one_place_are_refused(tmp_path: Path) -> None:
     ("settings", "lines"),
     [
         ("redundancy: geo, secondary: s3://other/prod", ["redundancy", "secondary"]),
-        ("redundancy: local, encryption: {key: env:KEY}", ["encryption"]),
+        ("redundancy: local, encryption: {key: env:KEY}", []),
         ("redundancy: local, soft_delete: 14d", []),
     ],
 )

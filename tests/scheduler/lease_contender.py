@@ -30,6 +30,7 @@ from sqlbak.vault.s3_client import S3Bucket, S3Options, make_client
 from sqlbak.vault.s3_store import S3Store
 from sqlbak.vault.store import ObjectStore
 from sqlbak.vault.sweep import sweep
+from sqlbak.vault.vault_keys import VaultKeys
 from tests.vault.making import CONTENT, ITEM, RESULT
 from tests.vault.s3_servers import ACCESS_KEY, BUCKET, SECRET_KEY
 
@@ -72,7 +73,9 @@ def serve_one(store: ObjectStore, leases: Leases, chance: random.Random) -> None
             lease.name,
             lease.grant,
         )
-        with PointWriter(store, ITEM, record, frame_bytes=1000, volume_bytes=4000) as writer:
+        with PointWriter(
+            store, ITEM, record, VaultKeys(store), frame_bytes=1000, volume_bytes=4000
+        ) as writer:
             with writer.sink.stream("wal") as stream:
                 stream.write(CONTENT)
             time.sleep(chance.uniform(0, 0.1))

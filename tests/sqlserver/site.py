@@ -19,6 +19,7 @@ from sqlbak.jobs.backup import BackupOutcome, back_up
 from sqlbak.model import Point, PointType
 from sqlbak.policy.loading import load_configuration
 from sqlbak.restore.databases import RestoredDatabase, restore_database_item
+from sqlbak.vault.vault_key import VaultKey
 from tests.sqlserver_simulator import Simulator
 
 INSTANCE = "erp"
@@ -37,6 +38,7 @@ class Site:
     delivery: Path
     simulator: Simulator
     zone: str = "UTC"
+    encryption: str = ""
     commits: dict[str, list[tuple[datetime, str]]] = field(default_factory=dict)
 
     def write_policy(self, user: str = "sa") -> Path:
@@ -44,7 +46,7 @@ class Site:
         path.write_text(
             f"""
 vaults:
-  main: {{url: "file://{self.folder / "vault"}", redundancy: local}}
+  main: {{url: "file://{self.folder / "vault"}", redundancy: local{self.encryption}}}
 policies:
   gold:
     vault: main
@@ -64,6 +66,12 @@ instances:
 """
         )
         return path
+
+    def encrypt(self) -> None:
+        """From now on backups are encrypted."""
+        (self.folder / "vault.key").write_text(VaultKey.new().text())
+        self.encryption = ", encryption: {key: file:vault.key}"
+        self.write_policy()
 
     @contextmanager
     def fleet(self):

@@ -193,6 +193,8 @@ class Life:
 def lived(make_site: Callable[..., Site], seed: int, events: int, **unknowns: bool) -> Life:
     dice = random.Random(seed)
     site = make_site("Europe/Berlin", unknowns=Unknowns(**unknowns))
+    if seed % 4 > 1:
+        site.encrypt()
     start = FOLD - timedelta(hours=2) if seed % 2 else FOLD - timedelta(days=30)
     site.simulator.clock.set(start + timedelta(seconds=dice.randrange(3600)))
     life = Life(site, dice)

@@ -13,6 +13,7 @@ from sqlbak.vault.names import new_point_id
 from sqlbak.vault.point_writer import PointWriter
 from sqlbak.vault.running import RunningRecord
 from sqlbak.vault.store import ObjectStore
+from sqlbak.vault.vault_keys import NO_KEYS, KeySettings, VaultKeys
 
 NOW = datetime(2024, 5, 1, 12, 0, tzinfo=UTC)
 ITEM = Item("orders-0123456789abcdef", EngineName.POSTGRES, "orders", None, "7301234567890123456")
@@ -45,6 +46,7 @@ class Job:
 
     store: ObjectStore
     grant: str = "grant"
+    keys: KeySettings = NO_KEYS
     record: RunningRecord = field(init=False)
     writer: PointWriter = field(init=False)
 
@@ -58,7 +60,14 @@ class Job:
             lease=ITEM.id,
             grant=self.grant,
         )
-        self.writer = PointWriter(self.store, ITEM, self.record, frame_bytes=1000, volume_bytes=200)
+        self.writer = PointWriter(
+            self.store,
+            ITEM,
+            self.record,
+            VaultKeys(self.store, self.keys),
+            frame_bytes=1000,
+            volume_bytes=200,
+        )
 
     def begin(self) -> None:
         self.writer.__enter__()

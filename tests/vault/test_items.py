@@ -116,7 +116,7 @@ def test_making_an_item_can_be_broken_off_anywhere(is_done: bool) -> None:
         vault = create_vault(MemoryStore(), redundancy="local", now=NOW)
         broken = CrashingStore(vault.store, last=last, is_done=is_done)
         try:
-            find(Vault(broken, vault.record), "a", "1", {"a"})
+            find(Vault(broken, vault.record, vault.keys), "a", "1", {"a"})
         except VaultError:
             item = find(vault, "a", "1", {"a"})
             assert open_vault(vault.store).items() == [item]

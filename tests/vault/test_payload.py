@@ -161,7 +161,7 @@ def test_a_flipped_bit_anywhere_in_a_stored_frame_is_found(data: st.DataObject) 
 
 def test_a_damage_names_object_frame_and_both_checksums(store: ObjectStore) -> None:
     reader = write(store, {"base.tar": noise(1500)})
-    key = volume_key(ITEM, POINT, "base.tar", 0)
+    key = volume_key(ITEM, POINT, "base.tar", 0, is_encrypted=False)
     damage(store, key, lambda content: content[:5] + b"\0\0" + content[7:])
     stored = reader.index.stream("base.tar")
     with pytest.raises(ObjectDamaged) as caught:
@@ -174,7 +174,7 @@ def test_a_damage_names_object_frame_and_both_checksums(store: ObjectStore) -> N
 @pytest.mark.parametrize("left", [0, 1, 500, 1010])
 def test_a_truncated_volume_is_found(store: ObjectStore, left: int) -> None:
     reader = write(store, {"base.tar": noise(900)})
-    key = volume_key(ITEM, POINT, "base.tar", 0)
+    key = volume_key(ITEM, POINT, "base.tar", 0, is_encrypted=False)
     size = len(store.get(key))
     damage(store, key, lambda content: content[: min(left, size - 1)])
     with pytest.raises(ObjectDamaged, match="ends within frame 0"):
@@ -184,7 +184,7 @@ def test_a_truncated_volume_is_found(store: ObjectStore, left: int) -> None:
 
 def test_a_missing_volume_is_told_apart_from_damage(store: ObjectStore) -> None:
     reader = write(store, {"base.tar": noise(900)})
-    store.delete([volume_key(ITEM, POINT, "base.tar", 0)])
+    store.delete([volume_key(ITEM, POINT, "base.tar", 0, is_encrypted=False)])
     with pytest.raises(ObjectNotFound):
         reader.read_frame("base.tar", 0)
     assert "missing" in reader.check_objects()[0]
@@ -210,7 +210,7 @@ def test_swapped_volumes_are_found(
         )
         for point in (POINT, OTHER)
     }
-    keys = [volume_key(ITEM, *place) for place in (first, second)]
+    keys = [volume_key(ITEM, *place, is_encrypted=False) for place in (first, second)]
     contents = [store.get(key) for key in keys]
     store.delete(keys)
     store.put(keys[0], contents[1])
@@ -336,5 +336,5 @@ def test_threads_end_with_the_payload(store: ObjectStore) -> None:
 def test_the_checksum_is_that_of_the_stored_bytes(store: ObjectStore) -> None:
     reader = write(store, {"wal": noise(900)})
     index: PayloadIndex = reader.index
-    stored = store.get(volume_key(ITEM, POINT, "wal", 0))
+    stored = store.get(volume_key(ITEM, POINT, "wal", 0, is_encrypted=False))
     assert index.stream("wal").checksum(0) == checksum_of(stored)

@@ -28,6 +28,7 @@ from sqlbak.vault.tail import (
 )
 from sqlbak.vault.tail_names import format_tail_name, new_run, parse_tail_name
 from sqlbak.vault.vault import Vault, create_vault
+from sqlbak.vault.vault_keys import VaultKeys
 from tests.vault.making import ITEM, NOW, RESULT, Job
 
 ANCHOR = "20240501T120000Z-abcdefghij"
@@ -109,7 +110,7 @@ def test_every_flipped_bit_and_every_cut_is_found() -> None:
     piece = ship(store, 0, 300)
     (info,) = store.list(f"items/{ITEM.id}/tail/")
     whole = store.get(info.key)
-    assert read_piece(store, ITEM.id, piece).data == LOG[:300]
+    assert read_piece(store, ITEM.id, piece, VaultKeys(store)).data == LOG[:300]
     wrong = [whole[:size] for size in range(0, len(whole), 50)]
     for at in range(0, len(whole), 7):
         flipped = bytearray(whole)
@@ -119,7 +120,7 @@ def test_every_flipped_bit_and_every_cut_is_found() -> None:
         store.delete([info.key])
         store.put(info.key, data)
         with pytest.raises(ObjectDamaged, match=r"tail/n1"):
-            read_piece(store, ITEM.id, piece)
+            read_piece(store, ITEM.id, piece, VaultKeys(store))
 
 
 def test_a_piece_in_another_items_folder_is_refused() -> None:
@@ -128,7 +129,7 @@ def test_a_piece_in_another_items_folder_is_refused() -> None:
     (info,) = store.list("items/")
     store.copy(info.key, info.key.replace(ITEM.id, "other-0123456789abcdef"))
     with pytest.raises(ObjectDamaged, match="item"):
-        read_piece(store, "other-0123456789abcdef", piece)
+        read_piece(store, "other-0123456789abcdef", piece, VaultKeys(store))
 
 
 def test_a_piece_of_a_newer_format_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,7 +138,7 @@ def test_a_piece_of_a_newer_format_is_refused(monkeypatch: pytest.MonkeyPatch) -
     piece = ship(store, 0, 100)
     monkeypatch.undo()
     with pytest.raises(ObjectDamaged, match="newer version"):
-        read_piece(store, ITEM.id, piece)
+        read_piece(store, ITEM.id, piece, VaultKeys(store))
 
 
 @pytest.mark.skipif(shutil.which("zstd") is None, reason="zstd is not installed")
@@ -154,12 +155,12 @@ def test_pieces_in_a_row_are_raw_log_for_zstd_alone(tmp_path: Path) -> None:
 def test_a_source_gives_one_row_from_pieces_that_overlap() -> None:
     store = MemoryStore()
     row = [ship(store, 100, 200), ship(store, 150, 400), ship(store, 400, 400)]
-    source = TailSource(store, ITEM.id, row, first_lsn=120, sealed=no_seal)
+    source = TailSource(store, ITEM.id, row, VaultKeys(store), first_lsn=120, sealed=no_seal)
     assert source.size("wal") == 280
     assert source.frame_starts("wal") == [0, 80]
     assert content(source) == LOG[120:400]
     with pytest.raises(ValueError, match="do not join"):
-        TailSource(store, ITEM.id, row[1:], first_lsn=120, sealed=no_seal)
+        TailSource(store, ITEM.id, row[1:], VaultKeys(store), first_lsn=120, sealed=no_seal)
 
 
 @pytest.fixture
@@ -194,6 +195,7 @@ def test_a_restore_that_planned_with_pieces_reads_on_when_log_backups_seal_them(
         vault.store,
         ITEM.id,
         row,
+        vault.keys,
         first_lsn=500,
         sealed=lambda *where: vault.sealed_log(ITEM.id, *where),
     )
@@ -212,6 +214,7 @@ def test_other_bytes_in_the_place_of_a_sealed_piece_are_refused(vault: Vault) ->
         vault.store,
         ITEM.id,
         row,
+        vault.keys,
         first_lsn=0,
         sealed=lambda *where: vault.sealed_log(ITEM.id, *where),
     )
