@@ -51,6 +51,8 @@ class DatabaseRequest:
 
     def check(self) -> None:
         """UsageError for options that contradict each other."""
+        if self.database == "":
+            raise UsageError("--as names no database", hint="give a name, or leave it out")
         if (self.tail is not None or self.disconnect) and not self.overwrite:
             raise UsageError("--tail and --disconnect belong to --overwrite")
         if self.resume and self.overwrite:

@@ -327,6 +327,27 @@ def test_an_encrypted_database_needs_its_certificate_where_the_login_can_tell(
             assert read_server(session).certificates is None
 
 
+def test_an_empty_name_is_none(sales: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    assert sales.program("restore", "erp/Sales", "--to", "latest", "--as", "") == 2
+    assert "names no database" in capsys.readouterr().err
+
+
+def test_a_renamed_original_is_meant_even_by_an_older_step(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site.write_history("Sales")
+    older = site.commits["Sales"][-2][0]
+    site.simulator.execute("ALTER DATABASE Sales MODIFY NAME = [Sales 2]")
+    site.advance(minutes=1)
+    site.backup("Sales 2", "log")
+    words = ("--to", older.isoformat(), "--overwrite", "--tail", "discard")
+    assert site.program("restore", "erp/Sales", *words) == 3
+    assert "--as NAME" in capsys.readouterr().err
+    assert site.program("restore", "erp/Sales 2", *words) == 0
+    assert site.rows("Sales 2") == site.rows_at("Sales", older)
+    assert site.state("Sales") is None
+
+
 def test_a_renamed_original_is_replaced_under_its_new_name(site: Site) -> None:
     site.write_history("Sales")
     site.simulator.execute("ALTER DATABASE Sales MODIFY NAME = [Sales 2]")

@@ -93,7 +93,7 @@ class ScalarFunctions:
     def _serverproperty(self, name: str) -> Any:
         instance = self.instance
         major, _, build = instance.version.numbers
-        engine = {"Standard": 2, "Express": 4}.get(instance.edition.split()[0], 3)
+        engine = {"Standard": 2, "Web": 2, "Express": 4}.get(instance.edition.split()[0], 3)
         _, _, named = instance.server_name.partition("\\")
         found: dict[str, Any] = {
             "productversion": instance.version.product,

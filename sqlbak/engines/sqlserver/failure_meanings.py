@@ -88,6 +88,11 @@ MEANINGS: dict[int, Meaning] = RESTORE_MEANINGS | {
         "the server's error log names what is missing",
         ServerNotReady,
     ),
+    1844: meaning(
+        "this edition of SQL Server cannot compress backups",
+        "write compression: none, or auto",
+        FeatureUnsupported,
+    ),
     3021: meaning(
         "BACKUP and RESTORE do not run in a transaction",
         "this is a defect in sqlbak if its own connection was used; please report it",

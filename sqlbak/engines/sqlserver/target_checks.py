@@ -92,7 +92,7 @@ def check_target(
         problems.append(
             (
                 f"there is no database {name} that could be replaced",
-                f"leave out --overwrite, or name it: --as {name}",
+                "leave out --overwrite; if it was renamed, name it as it is called now: --as NAME",
             )
         )
     files = file_plan(

@@ -97,6 +97,13 @@ def test_other_versions_are_backed_up_too(tmp_path: Path, year: int) -> None:
             assert facts["header"]["CompressionAlgorithm"] == "ZSTD"
 
 
+def test_editions_that_cannot_compress_are_backed_up_without(tmp_path: Path) -> None:
+    with site_in(tmp_path / "site", databases=["Sales"], edition="Web Edition (64-bit)") as site:
+        facts = site.manifest("Sales", site.point("Sales", FULL)).facts
+        assert facts is not None
+        assert facts["header"]["Compressed"] == 0
+
+
 def test_stripes_are_streams_of_their_own_and_restore_together(tmp_path: Path) -> None:
     with site_in(tmp_path / "site", databases=["Big"], settings={"stripes": 3}) as site:
         site.simulator.insert("Big", "row")
