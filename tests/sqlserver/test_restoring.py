@@ -327,6 +327,15 @@ def test_an_encrypted_database_needs_its_certificate_where_the_login_can_tell(
             assert read_server(session).certificates is None
 
 
+def test_a_history_that_the_target_cannot_write_fails_no_restore(site: Site) -> None:
+    site.write_history("Sales")
+    site.simulator.faults.msdb_fails = True
+    site.simulator.faults.msdb_failure_severity = 16
+    at = site.commits["Sales"][-1][0]
+    assert site.restore("Sales", at).outcome.proven
+    assert site.rows("Copy") == site.rows_at("Sales", at)
+
+
 def test_an_empty_name_is_none(sales: Site, capsys: pytest.CaptureFixture[str]) -> None:
     assert sales.program("restore", "erp/Sales", "--to", "latest", "--as", "") == 2
     assert "names no database" in capsys.readouterr().err

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from . import permissions
 from . import syntax as s
-from .backup import success, terminating
+from .backup import history_failure, success, terminating
 from .backupoptions import resolved
 from .clock import last_tick, on_datetime_grid
 from .database import Database, DatabaseFile, DifferentialBase, Redo
@@ -350,7 +350,10 @@ class _Restore:
         target.user_access = facts.user_access
         if "RESTRICTED_USER" in self.options:
             target.user_access = "RESTRICTED_USER"
-        self._remember(target, facts, recovered=recovered)
+        if self.instance.faults.msdb_fails:
+            yield from history_failure(self.instance)
+        else:
+            self._remember(target, facts, recovered=recovered)
         if recovered:
             recover(self.instance, target)
         elif "STANDBY" in self.options:
@@ -389,8 +392,6 @@ class _Restore:
             yield Info(final)
 
     def _remember(self, target: Database, facts: BackupSet, *, recovered: bool) -> None:
-        if self.instance.faults.msdb_fails:
-            return
         history = self.instance.history
         places = [self.session.place(device) for device in self.statement.devices]
         opened = open_media(self.instance, places, self.options)

@@ -206,6 +206,7 @@ class Backing:
                 progress=self.progress,
                 stop=self.stop,
                 refused=files.refused,
+                remarked=lambda said: self.notes.append(Note(NoteCode.OTHER, said)),
             )
             if self.session is not before:
                 self._require_same_server()

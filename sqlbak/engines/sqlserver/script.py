@@ -150,7 +150,7 @@ def _introduction(chain: DatabaseChain, database: str, stop_at: str | None) -> l
     if database.casefold() == _MASTER:
         lines += [
             "-- master is restored in single-user mode only (start SQL Server with -m), on the",
-            "-- very version and build that it is from. The server stops by itself when it is done.",
+            "-- very version and build that it is from. The server stops by itself at the end.",
         ]
     elif database.casefold() in _IN_PLACE:
         lines += [

@@ -53,8 +53,8 @@ class Server:
 
     @property
     def can_compress(self) -> bool:
-        """Express and Web cannot (they restore compressed backups all the same). Web tells of itself
-        as an engine of the same edition as Standard."""
+        """Express and Web cannot (they restore compressed backups all the same). The engine edition
+        that Web tells is that of Standard."""
         return self.engine_edition != _EXPRESS and not self.edition.startswith("Web")
 
     @property

@@ -254,6 +254,22 @@ def test_a_read_only_database_has_its_log_backed_up_once(site: Site) -> None:
     assert site.restored("Still") == ["one", "two", "three"]
 
 
+@pytest.mark.parametrize("severity", [10, 16])
+def test_a_history_that_the_server_cannot_write_costs_no_backup(site: Site, severity: int) -> None:
+    name = f"Forgotten {severity}"
+    protected(site, name)
+    site.simulator.faults.msdb_fails = True
+    site.simulator.faults.msdb_failure_severity = severity
+    try:
+        outcomes = [site.backup(name, kind) for kind in (LOG, DIFFERENTIAL)]
+    finally:
+        site.simulator.faults.clear()
+    for outcome, kind in zip(outcomes, (LOG, DIFFERENTIAL), strict=True):
+        assert [point.type for point in outcome.points] == [kind]
+        (note,) = outcome.notes
+        assert "DBCC CHECKDB (msdb)" in note.text
+
+
 def test_purged_history_costs_names_only(site: Site) -> None:
     protected(site, "Purged")
     site.simulator.execute("BACKUP DATABASE Purged TO DISK = 'NUL'")
