@@ -112,7 +112,7 @@ class ScalarFunctions:
             "isclustered": 0,
             "issingleuser": 0,
             "isintegratedsecurityonly": 0,
-            "collation": "SQL_Latin1_General_CP1_CI_AS",
+            "collation": instance.collation,
             "instancedefaultdatapath": instance.data_path,
             "instancedefaultlogpath": instance.data_path,
             "instancedefaultbackuppath": instance.backup_path,

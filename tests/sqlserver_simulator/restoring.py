@@ -145,7 +145,7 @@ class _Restore:
             self.name, self.instance.new_database_id(), self.instance.clock, []
         )
         self._become(target, facts, files, is_new=database is None)
-        self.instance.databases[self.name.lower()] = target
+        self.instance.databases[self.instance.key(self.name)] = target
         yield from self._steps(target, facts)
         with self._interruptible(target, facts):
             contents = opened.contents(position)
