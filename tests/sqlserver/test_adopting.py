@@ -158,6 +158,11 @@ def test_the_tail_of_a_lost_server_is_adopted_and_restored_to_its_last_commit(
     site.advance(minutes=2)
     last = site.insert("Sales", "after the last log backup")
     site.advance(minutes=2)
+    with site.simulator.lock:
+        site.simulator.database("Sales").state = "SUSPECT"
+    words = ("--to", "latest", "--overwrite", "--tail", "backup")
+    assert site.program("restore", f"{INSTANCE}/Sales", *words) == 3
+    assert "save the end of its log" in capsys.readouterr().err
     foreign(site, "log", "tail.trn", options="NO_TRUNCATE")
     folder = elsewhere(site, tmp_path / "rescued")
     (tail,) = adopted(site, folder).sets
@@ -167,8 +172,13 @@ def test_the_tail_of_a_lost_server_is_adopted_and_restored_to_its_last_commit(
     site.restore("Sales", last, "ToTheInstant")
     site.restore("Sales", "latest", "Latest")
     site.restore("Sales", tail.point.id, "Whole")
+    site.drop("Sales")
+    site.restore("Sales", tail.point.id, "Sales")
     everything = [*kept, "after the last log backup"]
-    assert [site.rows(name) for name in ("ToTheInstant", "Latest", "Whole")] == [everything] * 3
+    names = ("ToTheInstant", "Latest", "Whole", "Sales")
+    assert [site.rows(name) for name in names] == [everything] * 4
+    again = site.backup_outcome("Sales", "log")
+    assert [point.type.value for point in again.points] == ["full"]
 
 
 def test_a_copy_only_log_of_others_leaves_the_chain_as_it_is(site: Site, tmp_path: Path) -> None:
