@@ -15,7 +15,7 @@ from sqlbak.engines.port import TailChoice
 from sqlbak.engines.sqlserver.connection import Session
 from sqlbak.engines.sqlserver.target import read_server
 from sqlbak.errors import InstantUnreachable, SqlbakError, TargetNotUsable
-from tests.sqlserver.site import Site, said
+from tests.sqlserver.site import INSTANCE, Site, said
 
 SECOND = timedelta(seconds=1)
 
@@ -77,6 +77,26 @@ def test_the_tail_joins_the_vault_before_the_original_is_replaced(site: Site) ->
     restored = site.restore("Sales", now - SECOND, "Before")
     assert site.rows("Before")[-1] == "only in the tail"
     assert restored.plan.certainty.value == "proven"
+
+
+def test_a_tail_that_cannot_be_taken_there_is_told_before_anybody_is_put_out(
+    sales: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    policies = sales.write_policy()
+    text = policies.read_text()
+    again = text[text.index(f"  {INSTANCE}:\n") :].replace(f"  {INSTANCE}:", "  other:", 1)
+    policies.write_text(text + again)
+    with sales.simulator.lock:
+        sessions = len(sales.simulator.instance.statements)
+    code = sales.program(
+        "restore", "erp/Sales", "--to", "latest", "--overwrite", "--tail", "backup",
+        "--disconnect", "--instance", "other",
+    )  # fmt: skip
+    sales.write_policy()
+    assert code == 2
+    assert "takes the tail of erp/Sales itself" in capsys.readouterr().err
+    sent = sales.simulator.instance.statements[sessions:]
+    assert not any("RESTRICTED_USER" in batch for batch in sent)
 
 
 def test_giving_up_the_tail_is_said_aloud(site: Site) -> None:
