@@ -31,7 +31,8 @@ _MOST_TIED = 64
 
 def telling(points: Iterable[Point]) -> tuple[Point, ...]:
     """Those of ``points`` that what is due depends on, in the same order: of the logs of each
-    lineage only the last, copy-only ones apart. So a scheduler that lives for years keeps a few, not all of them."""
+    lineage only the last, copy-only ones apart. So a scheduler that lives for years keeps a few,
+    not all of them."""
     logs: dict[str, list[Point]] = {}
     others: set[str] = set()
     ordered = tuple(points)
