@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sqlbak.engines.port import TailChoice
-from tests.sqlserver.site import INSTANCE, Site, said
+from sqlbak.jobs.adopt import adopt
+from sqlbak.jobs.adoptable_files import FolderPlace
+from tests.sqlserver.site import INSTANCE, SERVER_FOLDER, Site, said
 from tests.sqlserver_simulator import expressions, query, values
 
 TWINS = ("Sales", "sales", "SALES")
@@ -63,6 +66,17 @@ def test_twins_are_items_of_their_own_the_whole_way(
         twins.restore(name, log, f"{name} copy")
     for name in TWINS:
         assert twins.rows(f"{name} copy") == held(name)
+
+
+def test_only_the_twin_that_is_meant_is_adopted(twins: Site, tmp_path: Path) -> None:
+    for name in TWINS:
+        twins.simulator.execute(
+            f"BACKUP DATABASE [{name}] TO DISK = N'{SERVER_FOLDER}/{name} of others.bak' "
+            "WITH CHECKSUM, FORMAT, COPY_ONLY"
+        )
+    with twins.fleet() as fleet:
+        found = adopt(fleet, INSTANCE, FolderPlace(twins.delivery), zone=UTC, database="sales")
+    assert [each.database for each in found.sets] == ["sales"]
 
 
 def test_only_the_twin_that_is_meant_is_replaced(twins: Site) -> None:
