@@ -5,15 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from hypothesis import given, settings
 
 from sqlbak.errors import InstantUnreachable, NothingToRestore
 from sqlbak.jobs.log_chain import is_set_back, next_log_start
-from sqlbak.model import Catalog, LogPosition, Point
-from sqlbak.restore.chain import SQL_SERVER_RULES
+from sqlbak.model import Catalog, LogPosition, Point, PointType
+from sqlbak.restore.chain import LOOSE_RULES, SQL_SERVER_RULES
 from sqlbak.restore.copy_only_logs import copy_only_views
 from sqlbak.restore.planner import LATEST, plan, plan_to_point
 from sqlbak.restore.windows import windows
+from tests.restore.strategies import Story, stories
 from tests.restore.test_planner import at, full, log
+from tests.restore.test_planner_properties import planned, proven
 
 RULES = replace(SQL_SERVER_RULES, uses_copy_only_logs=True)
 
@@ -76,3 +79,33 @@ def test_the_next_log_backup_goes_on_from_the_ordinary_log() -> None:
     start = next_log_start(points, oldest, lineage="1", after_differentials=True)
     assert start == LogPosition("1", 200)
     assert not is_set_back(points, "1", 200)
+
+
+@settings(deadline=None, max_examples=60)
+@given(stories(set_back=False))
+def test_with_any_history_the_state_is_right_and_ordinary_logs_come_first(story: Story) -> None:
+    rules = replace(LOOSE_RULES, uses_copy_only_logs=True)
+    spans = windows(story.catalog, rules=rules)
+    for lineage in story.lineages():
+        for to in story.instants():
+            found, plain = (planned(story, to, lineage, each) for each in (rules, LOOSE_RULES))
+            inside = any(w.lineage == lineage and w.start <= to <= w.end for w in spans)
+            assert inside == (proven(story, to, lineage, rules) is not None)
+            if plain is not None:
+                assert found is not None
+                assert found.steps == plain.steps
+            if found is None:
+                continue
+            logs = [step for step in found.steps if step.type is PointType.LOG]
+            assert not any(step.is_copy_only for step in logs[:-1])
+            # The simulated server takes them as what they are: logs that fit.
+            fitting = replace(
+                found,
+                steps=tuple(
+                    replace(step, is_copy_only=False) if step in logs else step
+                    for step in found.steps
+                ),
+            )
+            commits = story.server.carry_out(fitting)
+            least, most = story.server.truth(lineage, to)
+            assert least == most == len(commits)
