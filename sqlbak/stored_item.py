@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlbak.engines.port import PayloadSource
-from sqlbak.errors import ObjectNotFound
 from sqlbak.model import Catalog, Item, Point, ShippedLog
 from sqlbak.vault.cancelled_slots import TypeSlot, list_cancelled_slots
 from sqlbak.vault.tail import read_piece
@@ -51,12 +50,9 @@ class StoredItem:
         return [*self.vault.tail_steps(self.item.id, step, pieces)]
 
     def check_shipped(self, piece: ShippedLog) -> None:
-        """Read one piece of shipped log and prove it. ObjectDamaged. One that is gone was sealed
-        by a log backup meanwhile, which is proven when it is read."""
-        try:
-            read_piece(self.vault.store, self.item.id, piece, self.vault.keys)
-        except ObjectNotFound:
-            return
+        """Read one piece of shipped log and prove it. ObjectDamaged; ObjectNotFound when a log
+        backup has sealed it meanwhile: plan again."""
+        read_piece(self.vault.store, self.item.id, piece, self.vault.keys)
 
     def open_point(self, point: Point) -> tuple[Mapping[str, Any], PayloadSource]:
         """The engine's facts of one recovery point, and its payload."""
