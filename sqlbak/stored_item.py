@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlbak.engines.port import PayloadSource
-from sqlbak.model import Catalog, Item, Point, ShippedLog
+from sqlbak.errors import NotEncrypted, ObjectDamaged, ObjectNotFound, VaultKeyMissing
+from sqlbak.model import Catalog, Item, Point, PointType, ShippedLog
 from sqlbak.vault.cancelled_slots import TypeSlot, list_cancelled_slots
+from sqlbak.vault.layout import item_key
 from sqlbak.vault.tail import read_piece
 from sqlbak.vault.vault import Vault
 
@@ -53,6 +55,28 @@ class StoredItem:
         """Read one piece of shipped log and prove it. ObjectDamaged; ObjectNotFound when a log
         backup has sealed it meanwhile: plan again."""
         read_piece(self.vault.store, self.item.id, piece, self.vault.keys)
+
+    def require_called(self, name: str, steps: Sequence[Point]) -> None:
+        """ObjectDamaged when, where keys are named, no recovery point proves that this was ever
+        called ``name`` (the name of the item or of its instance). The item's own record, by which
+        it was found, is not sealed: who can write into the store can exchange two names there."""
+        if not self.vault.keys.are_named or name == self.item.id:
+            return
+        points = sorted(self.points(), key=lambda point: (point.finished_at, point.id))[::-1]
+        others = [*points[:1], *(point for point in points if point.type is PointType.FULL)]
+        for point in (*(step for step in steps if not step.is_tail), *others):
+            try:
+                item = self.vault.manifest(self.item.id, point.id).item
+            except (ObjectDamaged, ObjectNotFound, NotEncrypted, VaultKeyMissing):
+                continue  # proves nothing
+            if name in (item.name, item.instance):
+                return
+        raise ObjectDamaged(
+            f"{self.item.id} is recorded as {self.item.name}, but no recovery point of it was "
+            f"taken under the name {name}",
+            hint=f"somebody may have changed {item_key(self.item.id)}; if it was renamed since, "
+            f"name it by its id: {self.item.id}",
+        )
 
     def open_point(self, point: Point) -> tuple[Mapping[str, Any], PayloadSource]:
         """The engine's facts of one recovery point, and its payload."""

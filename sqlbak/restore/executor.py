@@ -280,6 +280,7 @@ def plan_readable(
     InstantUnreachable, naming what can be reached without it. The first plan fixes item, lineage
     and instant.
     """
+    asked = name
     unreadable: dict[str, ObjectDamaged | ObjectNotFound] = {}
     while True:
         try:
@@ -298,6 +299,8 @@ def plan_readable(
         to, lineage = _fixed(planned.plan, to, lineage)
         found = _steps(planned, unreadable, stop)
         if found is not None:
+            if asked is not None:
+                planned.stored.require_called(asked, planned.plan.steps)
             notes = [f"{point} is left out: {error}" for point, error in unreadable.items()]
             plan = replace(planned.plan, notes=(*planned.plan.notes, *notes))
             return replace(planned, plan=plan), found
