@@ -42,6 +42,9 @@ class Watched:
         stale_jobs: how many jobs have a running record but no lease that is alive.
         look: at the server; None: it was not asked.
         vault_error: why the vault did not answer.
+        key_error: why the vault's key cannot be read here.
+        missing_keys: ids of keys that the vault was encrypted with and that its settings, which
+            name keys, do not lead to.
         refusal: why no backup is taken under its settings.
     """
 
@@ -59,6 +62,8 @@ class Watched:
     stale_jobs: int = 0
     look: Look | None = None
     vault_error: SqlbakError | None = None
+    key_error: SqlbakError | None = None
+    missing_keys: tuple[str, ...] = ()
     refusal: SqlbakError | None = None
 
     @property

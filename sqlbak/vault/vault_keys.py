@@ -20,7 +20,7 @@ from sqlbak.errors import (
     VaultKeyInvalid,
     VaultKeyMissing,
 )
-from sqlbak.vault.key_records import record_key, recorded_keys
+from sqlbak.vault.key_records import record_key, recorded_ids
 from sqlbak.vault.store import ObjectStore
 from sqlbak.vault.wrapped_key import WrappedKey
 
@@ -85,6 +85,20 @@ class VaultKeys:
         """Every key that the settings name, the current one first, as they are now."""
         return [read() for read in self._readers()]
 
+    def missing(self) -> list[str]:
+        """The ids of keys that something in the vault was encrypted with and that the settings do
+        not lead to; none where they name no key. Raises what reading the current key raises."""
+        if not self.are_named:
+            return []
+        held = set()
+        for read in self._readers():
+            try:
+                held.add(read().id)
+            except (SecretUnavailable, VaultKeyInvalid):
+                if read is self._settings.current:
+                    raise
+        return sorted(recorded_ids(self._store) - held)
+
     def new(self, about: str) -> NewKey | None:
         """A data key for a writer of ``about``; None: it writes without encryption, and may.
         VaultKeyMissing when the vault holds encrypted recovery points and no key is named."""
@@ -144,7 +158,7 @@ class VaultKeys:
                 return
         if key_id is not None:
             record_key(self._store, key_id, now=datetime.now(UTC))
-        elif recorded_keys(self._store):
+        elif recorded_ids(self._store):
             raise VaultKeyMissing(
                 f"the vault at {self._store.url} is encrypted, and its settings name no key: "
                 "nothing is written into it that anybody could read",
