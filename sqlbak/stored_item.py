@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlbak.engines.port import PayloadSource
 from sqlbak.errors import NotEncrypted, ObjectDamaged, ObjectNotFound, VaultKeyMissing
-from sqlbak.model import Catalog, Item, Point, PointType, ShippedLog
+from sqlbak.model import Catalog, Fork, Item, Point, PointType, ShippedLog
 from sqlbak.vault.cancelled_slots import TypeSlot, list_cancelled_slots
 from sqlbak.vault.layout import item_key
 from sqlbak.vault.tail import read_piece
@@ -77,6 +77,14 @@ class StoredItem:
             hint=f"somebody may have changed {item_key(self.item.id)}; if it was renamed since, "
             f"name it by its id: {self.item.id}",
         )
+
+    def require_forks(self, forks: Sequence[Fork], lineage: str, base: str) -> None:
+        """ObjectDamaged when, where keys are named, a fork is not proven that leads from lineage
+        ``base`` to ``lineage``."""
+        parents = {fork.lineage: fork for fork in forks}
+        while lineage != base and (fork := parents.pop(lineage, None)) is not None:
+            self.vault.require_fork(self.item.id, fork)
+            lineage = fork.parent
 
     def open_point(self, point: Point) -> tuple[Mapping[str, Any], PayloadSource]:
         """The engine's facts of one recovery point, and its payload."""

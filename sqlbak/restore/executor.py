@@ -299,6 +299,9 @@ def plan_readable(
         to, lineage = _fixed(planned.plan, to, lineage)
         found = _steps(planned, unreadable, stop)
         if found is not None:
+            planned.stored.require_forks(
+                planned.catalog.forks, planned.plan.lineage, planned.plan.steps[0].lineage
+            )
             if asked is not None:
                 planned.stored.require_called(asked, planned.plan.steps)
             notes = [f"{point} is left out: {error}" for point, error in unreadable.items()]

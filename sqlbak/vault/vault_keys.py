@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -81,22 +82,31 @@ class VaultKeys:
         """Whether the settings name any key, so that what is encrypted can be proven."""
         return self.is_on or bool(self._settings.old)
 
+    @property
+    def require_proof(self) -> bool:
+        """Whether nothing may be believed that no key proves."""
+        return self.are_named and not self._settings.accepts_plain
+
     def held(self) -> Sequence[VaultKey]:
         """Every key that the settings name, the current one first, as they are now."""
         return [read() for read in self._readers()]
+
+    def readable(self) -> list[VaultKey]:
+        """Those of them that can be read: enough to prove something with any of them."""
+        found = []
+        for read in self._readers():
+            with suppress(SecretUnavailable, VaultKeyInvalid):
+                found.append(read())
+        return found
 
     def missing(self) -> list[str]:
         """The ids of keys that something in the vault was encrypted with and that the settings do
         not lead to; none where they name no key. Raises what reading the current key raises."""
         if not self.are_named:
             return []
-        held = set()
-        for read in self._readers():
-            try:
-                held.add(read().id)
-            except (SecretUnavailable, VaultKeyInvalid):
-                if read is self._settings.current:
-                    raise
+        if self._settings.current is not None:
+            self._settings.current()
+        held = {key.id for key in self.readable()}
         return sorted(recorded_ids(self._store) - held)
 
     def new(self, about: str) -> NewKey | None:
@@ -170,7 +180,7 @@ class VaultKeys:
 
     def check_plain(self, where: str) -> None:
         """NotEncrypted when ``where``, which is not encrypted, must not be believed."""
-        if self.are_named and not self._settings.accepts_plain:
+        if self.require_proof:
             raise NotEncrypted(
                 f"{where} is not encrypted, and with a key only what is encrypted is believed: "
                 "whoever can write into the store could have put it there",

@@ -19,12 +19,21 @@ from sqlbak.errors import (
     ObjectDamaged,
     ObjectNotFound,
 )
-from sqlbak.model import Item, Point, PointType, ShippedLog
+from sqlbak.model import Fork, Item, Point, PointType, ShippedLog
 from sqlbak.restore.executor import PlannedItem, plan_readable
 from sqlbak.stopping import NEVER
 from sqlbak.stored_item import StoredItem
 from sqlbak.vault.documents import canonical, encode
-from sqlbak.vault.layout import item_index_key, item_key, point_key, points_prefix, tail_key
+from sqlbak.vault.layout import (
+    item_index_key,
+    item_key,
+    lineages_prefix,
+    point_key,
+    points_prefix,
+    seals_prefix,
+    tail_key,
+)
+from sqlbak.vault.lineages import record_forks
 from sqlbak.vault.memory_store import MemoryStore
 from sqlbak.vault.names import format_name
 from sqlbak.vault.running import publish
@@ -84,21 +93,31 @@ def item_record(item: Item) -> dict[str, str | None]:
     }
 
 
-def add(vault: Vault, kind: PointType, first: int, last: int, at: float) -> Point:
+def add(
+    vault: Vault,
+    kind: PointType,
+    first: int,
+    last: int,
+    at: float,
+    *,
+    fork: Fork | None = None,
+    keys: KeySettings = ON,
+) -> Point:
+    """A recovery point; on the lineage of ``fork``, of which the server tells then."""
     result = replace(
         RESULT,
         type=kind,
-        lineage="1",
+        lineage="1" if fork is None else fork.lineage,
         first_lsn=first,
         last_lsn=last,
         started_at=minute(at - 0.1),
         finished_at=minute(at),
         reachable_from=minute(at) if kind is PointType.FULL else None,
         covers_until=minute(at),
-        forks=(),
-        histories={},
+        forks=() if fork is None else (fork,),
+        histories={} if fork is None else {fork.lineage: b"1\t0/12C\t\n"},
     )
-    job = Job(vault.store, keys=ON)
+    job = Job(vault.store, keys=keys)
     with job.writer:
         return job.commit(result)
 
@@ -108,6 +127,10 @@ def planned(
 ) -> tuple[PlannedItem, Sequence[object]]:
     text = to if isinstance(to, str) else to.isoformat()
     return plan_readable(OneVault(vault), name, text, lineage=None, stop=NEVER)
+
+
+def newest(vault: Vault) -> Point:
+    return max(vault.points(ITEM.id), key=lambda point: point.last_lsn)
 
 
 def forge_point(vault: Vault, point: Point, manifest: bytes) -> None:
@@ -120,7 +143,7 @@ def manifest_of(vault: Vault, point: Point) -> bytes:
 
 
 def ship(vault: Vault, first: int, last: int, at: float, run: str = RUN) -> ShippedLog:
-    anchor = vault.points(ITEM.id)[-1]
+    anchor = newest(vault)
     return put_piece(
         vault.store,
         ITEM.id,
@@ -155,7 +178,7 @@ def test_all_is_well_without_a_forger(vault: Vault) -> None:
 
 def test_an_empty_log_backup_that_was_made_up_proves_no_instant(vault: Vault) -> None:
     """It would make a restore take an older state for that of a later instant."""
-    log = vault.points(ITEM.id)[-1]
+    log = newest(vault)
     forged = replace(
         log,
         id="20240501T130000Z-aaaaaaaaaa",
@@ -247,7 +270,7 @@ def test_a_verdict_that_was_made_up_becomes_no_recovery_point_that_is_believed(
 ) -> None:
     """A sweep publishes what a verdict says; that makes it no more true."""
     forged_id = "20240501T130000Z-aaaaaaaaaa"
-    document = json.loads(manifest_of(vault, vault.points(ITEM.id)[-1]))
+    document = json.loads(manifest_of(vault, newest(vault)))
     del document["digest"]
     document["point"] |= {"id": forged_id, "covers_until": minute(60).isoformat()}
     digest = f"sha256:{hashlib.sha256(canonical(document)).hexdigest()}"
@@ -255,3 +278,78 @@ def test_a_verdict_that_was_made_up_becomes_no_recovery_point_that_is_believed(
     assert forged_id in {point.id for point in vault.points(ITEM.id)}
     with pytest.raises(ObjectDamaged, match="another object's"):
         vault.manifest(ITEM.id, forged_id)
+
+
+class TestForks:
+    SECOND, THIRD = Fork("2", "1", 300), Fork("3", "1", 300)
+
+    @pytest.fixture
+    def branches(self, vault: Vault) -> Vault:
+        """Lineages 2 and 3 both began at 300, where the log of 1 ended."""
+        add(vault, PointType.LOG, 300, 400, 2, fork=self.SECOND)
+        add(vault, PointType.LOG, 300, 500, 3, fork=self.THIRD)
+        return vault
+
+    def restored(self, vault: Vault, lineage: str) -> PlannedItem:
+        return plan_readable(OneVault(vault), None, "latest", lineage=lineage, stop=NEVER)[0]
+
+    def test_a_restore_crosses_forks_that_its_server_told(self, branches: Vault) -> None:
+        for lineage, until in (("2", 2), ("3", 3)):
+            assert self.restored(branches, lineage).plan.stop_at == minute(until)
+        assert set(branches.histories(ITEM.id)) == {"2", "3"}
+
+    def test_a_fork_that_was_made_up_leads_nowhere(self, branches: Vault) -> None:
+        """Along it the state of one branch would be restored as that of another."""
+        store = branches.store
+        (real,) = store.list(f"{lineages_prefix(ITEM.id)}3.from.")
+        store.delete([real.key])
+        store.put(f"{lineages_prefix(ITEM.id)}3.from.2.at.136", b"2\t0/136\t\n")
+        seals = {info.key: store.get(info.key) for info in store.list(seals_prefix(ITEM.id))}
+        assert len(seals) == 2
+        for key, seal in seals.items():  # those of other records, under the name of this one
+            store.put(f"{seals_prefix(ITEM.id)}3.from.2.at.136.{key[-16:]}", seal, if_absent=False)
+        with pytest.raises(ObjectDamaged, match="not sealed"):
+            self.restored(branches, "3")
+        assert set(branches.histories(ITEM.id)) == {"2"}
+        # Where no fork is crossed, none is asked for.
+        assert self.restored(branches, "1").plan.stop_at == minute(1)
+        assert self.restored(branches, "2").plan.stop_at == minute(2)
+
+    def test_a_history_that_was_exchanged_is_not_given_to_the_server(self, branches: Vault) -> None:
+        (record,) = branches.store.list(f"{lineages_prefix(ITEM.id)}3.from.")
+        branches.store.put(record.key, b"1\t0/FFF\t\n", if_absent=False)
+        assert set(branches.histories(ITEM.id)) == {"2"}
+        with pytest.raises(ObjectDamaged, match="not sealed"):
+            self.restored(branches, "3")
+
+    def test_after_a_change_of_keys_the_next_backup_seals_it_anew(self, branches: Vault) -> None:
+        other = VaultKey(bytes(KEY_BYTES))
+        rotated = KeySettings(lambda: other, [lambda: KEY])
+        vault = open_vault(branches.store, rotated)
+        add(vault, PointType.FULL, 500, 600, 4, fork=self.THIRD, keys=rotated)
+        names = [info.key for info in vault.store.list(f"{seals_prefix(ITEM.id)}3.from.")]
+        assert [name[-16:] for name in names] == sorted([KEY.id, other.id])
+        alone = open_vault(branches.store, KeySettings(lambda: other))
+        assert set(alone.histories(ITEM.id)) == {"3"}
+        assert self.restored(alone, "3").plan.stop_at == minute(4)
+
+    def test_a_fork_that_the_server_told_without_a_record_is_sealed_too(self, vault: Vault) -> None:
+        fork = self.SECOND
+        record_forks(vault.store, ITEM.id, [fork], {}, KEY)
+        vault.require_fork(ITEM.id, fork)
+        with pytest.raises(ObjectDamaged, match="not sealed"):
+            vault.require_fork(ITEM.id, self.THIRD)
+        # One that is there from before, with a record that this server does not tell.
+        vault.store.put(f"{lineages_prefix(ITEM.id)}3.from.1.at.12c", b"1\t0/12C\t\n")
+        record_forks(vault.store, ITEM.id, [self.THIRD], {}, KEY)
+        vault.require_fork(ITEM.id, self.THIRD)
+        assert vault.histories(ITEM.id) == {}
+
+    def test_without_keys_or_where_plain_points_are_believed_no_seal_is_asked_for(
+        self, vault: Vault
+    ) -> None:
+        record_forks(vault.store, ITEM.id, [self.SECOND], {"2": b"1\t0/12C\t\n"})
+        for settings in (KeySettings(), KeySettings(lambda: KEY, accepts_plain=True)):
+            believing = open_vault(vault.store, settings)
+            believing.require_fork(ITEM.id, self.SECOND)
+            assert set(believing.histories(ITEM.id)) == {"2"}
