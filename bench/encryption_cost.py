@@ -50,7 +50,7 @@ def measure(sites: dict[str, Site], scratch: Path, rounds: int) -> dict[str, dic
         # Who goes first alternates, too.
         for name, site in list(sites.items())[:: 1 if number % 2 else -1]:
             found["backup"][name].append(cost_of(site, "backup", "orders", "--type", "full"))
-            into = scratch / name
+            into = scratch / "restored"
             words = ("restore", "orders", "--to", "latest", "--into", into)
             found["restore"][name].append(cost_of(site, *words))
             shutil.rmtree(into)
@@ -83,7 +83,7 @@ def main() -> None:
         # Half noise, half text: about what compresses as databases do.
         cluster.execute(
             "CREATE TABLE bulk AS SELECT n, sha512(n::text::bytea) AS noise, "
-            "repeat('order ' || n % 1000, 6) AS text FROM generate_series(1, %s) AS n",
+            "repeat('order ' || n %% 1000, 6) AS text FROM generate_series(1, %s) AS n",
             [asked.megabytes * 6000],
         )
         (size,) = cluster.execute("SELECT sum(pg_database_size(oid)) FROM pg_database")[0]

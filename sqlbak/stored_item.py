@@ -11,6 +11,7 @@ from sqlbak.errors import NotEncrypted, ObjectDamaged, ObjectNotFound, VaultKeyM
 from sqlbak.model import Catalog, Fork, Item, Point, PointType, ShippedLog
 from sqlbak.vault.cancelled_slots import TypeSlot, list_cancelled_slots
 from sqlbak.vault.layout import item_key
+from sqlbak.vault.payload_reader import PayloadReader
 from sqlbak.vault.tail import read_piece
 from sqlbak.vault.vault import Vault
 
@@ -85,6 +86,13 @@ class StoredItem:
         while lineage != base and (fork := parents.pop(lineage, None)) is not None:
             self.vault.require_fork(self.item.id, fork)
             lineage = fork.parent
+
+    def describe_point(self, point: Point) -> tuple[Mapping[str, Any], PayloadSource]:
+        """As ``open_point``, for who looks at the facts only: needs no key. Encrypted payload
+        cannot be read so."""
+        manifest = self.vault.manifest(self.item.id, point.id)
+        store, payload = self.vault.store, manifest.payload
+        return manifest.facts or {}, PayloadReader(store, self.item.id, point.id, payload)
 
     def open_point(self, point: Point) -> tuple[Mapping[str, Any], PayloadSource]:
         """The engine's facts of one recovery point, and its payload."""

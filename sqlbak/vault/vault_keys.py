@@ -153,8 +153,8 @@ class VaultKeys:
         raise VaultKeyMissing(
             f"{where} is encrypted with the vault key {key_id}, which is not at hand "
             f"(named are: {', '.join(ids) or 'none'})",
-            hint="name it among the old_keys of the vault's encryption, or with --vault-key "
-            "where the vault is a downloaded folder",
+            hint="name it as the key of the vault's encryption, or among its old_keys where a "
+            "newer one has replaced it; where the vault is a downloaded folder, with --vault-key",
         )
 
     def _readers(self) -> list[Callable[[], VaultKey]]:
