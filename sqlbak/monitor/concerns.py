@@ -103,14 +103,16 @@ def _of_keys(watched: Watched) -> Iterator[Concern]:
             f"can be backed up to it or restored from it here: {watched.key_error.message}",
             watched.key_error.hint,
         )
-    if watched.missing_keys:
-        # Whether anything that is kept needs them, only the manifests know.
+    if watched.missing_keys.ids:
+        # Whether anything that is kept needs them, only the manifests know; a key that was never
+        # used is there instead of the one that the newest recovery points need.
+        is_other = watched.missing_keys.is_current_unused
         yield Concern(
             EventKind.VAULT_KEY_MISSING,
             watched.vault_name,
-            _NOTICE,
+            _WARNING if is_other else _NOTICE,
             f"the vault {watched.vault_name} was written with keys that its settings do not lead "
-            f"to here: {', '.join(watched.missing_keys)}; what they encrypted cannot be restored",
+            f"to here: {', '.join(watched.missing_keys.ids)}; what they encrypted cannot be restored",
             "name them under old_keys of the vault's encryption; where nothing that is kept needs "
             "them any more, delete their records in keys/ of the vault",
             "old",

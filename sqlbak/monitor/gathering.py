@@ -36,6 +36,7 @@ from sqlbak.vault.cancelled_slots import list_cancelled_slots
 from sqlbak.vault.job_records import JobName, JobOutcome, JobRecord, list_job_names, read_job
 from sqlbak.vault.layout import lineages_prefix, points_prefix, tail_prefix
 from sqlbak.vault.vault import Vault
+from sqlbak.vault.vault_keys import MissingKeys
 
 __all__ = ["Gathered", "Gatherer"]
 
@@ -64,7 +65,7 @@ class _KeysSeen:
     """What Watched says of the keys of one vault."""
 
     error: SqlbakError | None = None
-    missing: tuple[str, ...] = ()
+    missing: MissingKeys = MissingKeys()
 
 
 class Gatherer:
@@ -127,8 +128,9 @@ class Gatherer:
         for name in vault_names:
             try:
                 vault = None if name in away else self._fleet.existing_vault(name)
-                missing = () if vault is None else tuple(vault.keys.missing())
-                found[name] = _KeysSeen(missing=missing)
+                found[name] = (
+                    _KeysSeen() if vault is None else _KeysSeen(None, vault.keys.missing())
+                )
             except (SecretUnavailable, VaultKeyInvalid) as error:
                 found[name] = _KeysSeen(error)
             except SqlbakError:

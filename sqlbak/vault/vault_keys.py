@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from sqlbak.vault.data_key import DataKey
     from sqlbak.vault.vault_key import VaultKey
 
-__all__ = ["NO_KEYS", "KeySettings", "NewKey", "VaultKeys"]
+__all__ = ["NONE_MISSING", "NO_KEYS", "KeySettings", "MissingKeys", "NewKey", "VaultKeys"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +57,18 @@ class NewKey:
     data_key: DataKey
     wrapped: WrappedKey
     vault_key: VaultKey
+
+
+@dataclass(frozen=True, slots=True)
+class MissingKeys:
+    """The ids of keys that something in the vault was encrypted with and that the settings do not
+    lead to; and whether their current key encrypted nothing yet."""
+
+    ids: tuple[str, ...] = ()
+    is_current_unused: bool = False
+
+
+NONE_MISSING = MissingKeys()
 
 
 class VaultKeys:
@@ -99,15 +111,15 @@ class VaultKeys:
                 found.append(read())
         return found
 
-    def missing(self) -> list[str]:
-        """The ids of keys that something in the vault was encrypted with and that the settings do
-        not lead to; none where they name no key. Raises what reading the current key raises."""
+    def missing(self) -> MissingKeys:
+        """What the settings do not lead to; nothing where they name no key. Raises what reading
+        the current key raises."""
         if not self.are_named:
-            return []
-        if self._settings.current is not None:
-            self._settings.current()
-        held = {key.id for key in self.readable()}
-        return sorted(recorded_ids(self._store) - held)
+            return NONE_MISSING
+        current = None if self._settings.current is None else self._settings.current()
+        recorded = recorded_ids(self._store)
+        ids = sorted(recorded - {key.id for key in self.readable()})
+        return MissingKeys(tuple(ids), current is not None and current.id not in recorded)
 
     def new(self, about: str) -> NewKey | None:
         """A data key for a writer of ``about``; None: it writes without encryption, and may.

@@ -73,6 +73,15 @@ def test_a_key_that_it_was_written_with_and_nobody_names_is_worth_a_notice(place
     assert of_keys(status(place, both)) == []
 
 
+def test_a_key_that_took_the_place_of_the_one_in_use_puts_protection_at_risk(place: Place) -> None:
+    """Backups would fail with it, as they cannot read what they go on from."""
+    (place.root / "vault.key").write_text(VaultKey(bytes([2]) * 32).text())
+    found = status(place, ", encryption: {key: 'file:vault.key'}")
+    (concern,) = of_keys(found)
+    assert KEY.id in concern.what
+    assert found.health is Health.AT_RISK
+
+
 def test_a_machine_whose_settings_name_no_key_watches_without_one(place: Place) -> None:
     found = status(place, "")
     assert of_keys(found) == []
