@@ -112,7 +112,8 @@ def _of_keys(watched: Watched) -> Iterator[Concern]:
             watched.vault_name,
             _WARNING if is_other else _NOTICE,
             f"the vault {watched.vault_name} was written with keys that its settings do not lead "
-            f"to here: {', '.join(watched.missing_keys.ids)}; what they encrypted cannot be restored",
+            f"to here: {', '.join(watched.missing_keys.ids)}; what they encrypted cannot be "
+            "restored",
             "name them under old_keys of the vault's encryption; where nothing that is kept needs "
             "them any more, delete their records in keys/ of the vault",
             "old",

@@ -36,7 +36,7 @@ from sqlbak.vault.cancelled_slots import list_cancelled_slots
 from sqlbak.vault.job_records import JobName, JobOutcome, JobRecord, list_job_names, read_job
 from sqlbak.vault.layout import lineages_prefix, points_prefix, tail_prefix
 from sqlbak.vault.vault import Vault
-from sqlbak.vault.vault_keys import MissingKeys
+from sqlbak.vault.vault_keys import NONE_MISSING, MissingKeys
 
 __all__ = ["Gathered", "Gatherer"]
 
@@ -65,7 +65,7 @@ class _KeysSeen:
     """What Watched says of the keys of one vault."""
 
     error: SqlbakError | None = None
-    missing: MissingKeys = MissingKeys()
+    missing: MissingKeys = NONE_MISSING
 
 
 class Gatherer:
@@ -128,9 +128,8 @@ class Gatherer:
         for name in vault_names:
             try:
                 vault = None if name in away else self._fleet.existing_vault(name)
-                found[name] = (
-                    _KeysSeen() if vault is None else _KeysSeen(None, vault.keys.missing())
-                )
+                missing = NONE_MISSING if vault is None else vault.keys.missing()
+                found[name] = _KeysSeen(missing=missing)
             except (SecretUnavailable, VaultKeyInvalid) as error:
                 found[name] = _KeysSeen(error)
             except SqlbakError:
