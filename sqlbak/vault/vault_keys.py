@@ -7,7 +7,7 @@ key must not make backups readable. That the vault was once encrypted is told by
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -99,27 +99,26 @@ class VaultKeys:
         """Whether nothing may be believed that no key proves."""
         return self.are_named and not self._settings.accepts_plain
 
-    def held(self) -> Sequence[VaultKey]:
-        """Every key that the settings name, the current one first, as they are now."""
-        return [read() for read in self._readers()]
+    def held(self) -> list[VaultKey]:
+        """Every key that the settings lead to now, the current one first. An old one that cannot
+        be read is left out; the current one's error is raised."""
+        current = [] if self._settings.current is None else [self._settings.current()]
+        return current + _readable(self._settings.old)
 
     def readable(self) -> list[VaultKey]:
         """Those of them that can be read: enough to prove something with any of them."""
-        found = []
-        for read in self._readers():
-            with suppress(SecretUnavailable, VaultKeyInvalid):
-                found.append(read())
-        return found
+        return _readable(self._readers())
 
     def missing(self) -> MissingKeys:
         """What the settings do not lead to; nothing where they name no key. Raises what reading
         the current key raises."""
         if not self.are_named:
             return NONE_MISSING
-        current = None if self._settings.current is None else self._settings.current()
+        held = [key.id for key in self.held()]
         recorded = recorded_ids(self._store)
-        ids = sorted(recorded - {key.id for key in self.readable()})
-        return MissingKeys(tuple(ids), current is not None and current.id not in recorded)
+        return MissingKeys(
+            tuple(sorted(recorded - set(held))), self.is_on and held[0] not in recorded
+        )
 
     def new(self, about: str) -> NewKey | None:
         """A data key for a writer of ``about``; None: it writes without encryption, and may.
@@ -204,3 +203,11 @@ class VaultKeys:
     def is_digest_of_log(self, digest: str, raw: bytes) -> bool:
         """Whether the log may be called so in names of shipped log, by any key at hand."""
         return any(read().digest_of_log(raw) == digest for read in self._readers())
+
+
+def _readable(readers: Iterable[Callable[[], VaultKey]]) -> list[VaultKey]:
+    found = []
+    for read in readers:
+        with suppress(SecretUnavailable, VaultKeyInvalid):
+            found.append(read())
+    return found

@@ -465,6 +465,8 @@ def test_an_old_key_that_cannot_be_read_is_missed_only_where_it_is_needed(
     after = taken(store, with_key(OTHER_KEY))
     assert content(rotated, after.point.id) == CONTENT
     assert rotated.keys.new("a") is not None
+    assert [key.id for key in rotated.keys.held()] == [OTHER_KEY.id]
+    assert rotated.keys.missing().ids == (KEY.id,)
     with pytest.raises(SecretUnavailable):
         rotated.manifest(ITEM.id, before.point.id)
     gone.key = KEY
