@@ -40,9 +40,11 @@ def key_settings(encryption: Encryption | None) -> KeySettings:
     )
 
 
-def keys_for_reading(references: Iterable[SecretReference]) -> KeySettings:
+def keys_for_reading(
+    references: Iterable[SecretReference], *, accepts_plain: bool = False
+) -> KeySettings:
     """Keys for a vault that nothing is written into."""
-    return KeySettings(None, tuple(map(_reader, references)))
+    return KeySettings(None, tuple(map(_reader, references)), accepts_plain=accepts_plain)
 
 
 def _reader(reference: SecretReference) -> Callable[[], VaultKey]:

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlbak.engines.port import PayloadSource
-from sqlbak.errors import ObjectNotFound
-from sqlbak.model import Catalog, Item, Point, ShippedLog
+from sqlbak.errors import NotEncrypted, ObjectDamaged, ObjectNotFound, VaultKeyMissing
+from sqlbak.model import Catalog, Fork, Item, Point, PointType, ShippedLog
 from sqlbak.vault.cancelled_slots import TypeSlot, list_cancelled_slots
+from sqlbak.vault.layout import item_key
+from sqlbak.vault.payload_reader import PayloadReader
 from sqlbak.vault.tail import read_piece
 from sqlbak.vault.vault import Vault
 
@@ -51,12 +53,46 @@ class StoredItem:
         return [*self.vault.tail_steps(self.item.id, step, pieces)]
 
     def check_shipped(self, piece: ShippedLog) -> None:
-        """Read one piece of shipped log and prove it. ObjectDamaged. One that is gone was sealed
-        by a log backup meanwhile, which is proven when it is read."""
-        try:
-            read_piece(self.vault.store, self.item.id, piece, self.vault.keys)
-        except ObjectNotFound:
+        """Read one piece of shipped log and prove it. ObjectDamaged; ObjectNotFound when a log
+        backup has sealed it meanwhile: plan again."""
+        read_piece(self.vault.store, self.item.id, piece, self.vault.keys)
+
+    def require_called(self, name: str, steps: Sequence[Point]) -> None:
+        """ObjectDamaged when, where keys are named, no recovery point proves that this was ever
+        called ``name`` (the name of the item or of its instance). The item's own record, by which
+        it was found, is not sealed: who can write into the store can exchange two names there."""
+        if not self.vault.keys.are_named or name == self.item.id:
             return
+        points = sorted(self.points(), key=lambda point: (point.finished_at, point.id))[::-1]
+        others = [*points[:1], *(point for point in points if point.type is PointType.FULL)]
+        for point in (*(step for step in steps if not step.is_tail), *others):
+            try:
+                item = self.vault.manifest(self.item.id, point.id).item
+            except (ObjectDamaged, ObjectNotFound, NotEncrypted, VaultKeyMissing):
+                continue  # proves nothing
+            if name in (item.name, item.instance):
+                return
+        raise ObjectDamaged(
+            f"{self.item.id} is recorded as {self.item.name}, but no recovery point of it was "
+            f"taken under the name {name}",
+            hint=f"somebody may have changed {item_key(self.item.id)}; if it was renamed since, "
+            f"name it by its id: {self.item.id}",
+        )
+
+    def require_forks(self, forks: Sequence[Fork], lineage: str, base: str) -> None:
+        """ObjectDamaged when, where keys are named, a fork is not proven that leads from lineage
+        ``base`` to ``lineage``."""
+        parents = {fork.lineage: fork for fork in forks}
+        while lineage != base and (fork := parents.pop(lineage, None)) is not None:
+            self.vault.require_fork(self.item.id, fork)
+            lineage = fork.parent
+
+    def describe_point(self, point: Point) -> tuple[Mapping[str, Any], PayloadSource]:
+        """As ``open_point``, for who looks at the facts only: needs no key. Encrypted payload
+        cannot be read so."""
+        manifest = self.vault.manifest(self.item.id, point.id)
+        store, payload = self.vault.store, manifest.payload
+        return manifest.facts or {}, PayloadReader(store, self.item.id, point.id, payload)
 
     def open_point(self, point: Point) -> tuple[Mapping[str, Any], PayloadSource]:
         """The engine's facts of one recovery point, and its payload."""

@@ -14,6 +14,7 @@ from sqlbak.cli.session import (
     Config,
     FromFolder,
     LogSpace,
+    PlainPoints,
     Quiet,
     VaultKeys,
     session,
@@ -34,6 +35,7 @@ def feed(
     log_space: LogSpace = None,
     source: FromFolder = None,
     vault_key: VaultKeys = None,
+    plain_points: PlainPoints = False,
     config: Config = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -41,7 +43,7 @@ def feed(
     """Feed log to the server on DIR until it is writable. Only needed where a restore without
     --start says so: its log was longer than --log-space."""
     here = session(context, config, as_json=as_json, quiet=quiet)
-    folder = here.folder(source, vault_key)
+    folder = here.folder(source, vault_key, plain_points=plain_points)
     with (
         stop_on_signals() as stop,
         contextlib.ExitStack() as opened,

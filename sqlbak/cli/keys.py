@@ -39,6 +39,12 @@ def new(
             opened.write(key.text() + "\n")
             opened.flush()
             os.fsync(descriptor)
+        # So that the file itself outlasts a power cut, as what it will encrypt does.
+        folder = os.open(file.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
     except FileExistsError:
         raise UsageError(
             f"{file} is there already; a key is never overwritten", hint="name another file"

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sqlbak.cli.session import AsJson, Config, FromFolder, Item, VaultKeys, session
+from sqlbak.cli.session import AsJson, Config, FromFolder, Item, PlainPoints, VaultKeys, session
 from sqlbak.errors import InputUnreadable
 from sqlbak.restore.databases import require_tellable
 from sqlbak.restore.executor import plan_item
@@ -41,6 +41,7 @@ def plan_restore(
     ] = None,
     source: FromFolder = None,
     vault_key: VaultKeys = None,
+    plain_points: PlainPoints = False,
     lineage: Annotated[
         str | None, typer.Option("--lineage", help="Which history, where two hold the instant.")
     ] = None,
@@ -54,7 +55,7 @@ def plan_restore(
         here.output.document(plan_document(plan))
         here.output.text(explain(plan))
         return
-    if (folder := here.folder(source, vault_key)) is not None:
+    if (folder := here.folder(source, vault_key, plain_points=plain_points)) is not None:
         planned = plan_item(folder, item, to or "latest", lineage=lineage)
         require_tellable(planned)
     else:

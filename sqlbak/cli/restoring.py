@@ -22,6 +22,7 @@ from sqlbak.cli.session import (
     Item,
     LogSpace,
     PgBin,
+    PlainPoints,
     Quiet,
     VaultKeys,
     session,
@@ -71,6 +72,7 @@ def restore(
     ] = None,
     source: FromFolder = None,
     vault_key: VaultKeys = None,
+    plain_points: PlainPoints = False,
     start: Annotated[
         bool, typer.Option("--start", help="Run the server, prove the state, leave it running.")
     ] = False,
@@ -148,7 +150,7 @@ def restore(
 ) -> None:
     """Restore an item as it was at T. Input without an offset is read in the policy's zone."""
     here = session(context, config, as_json=as_json, quiet=quiet)
-    folder = here.folder(source, vault_key)
+    folder = here.folder(source, vault_key, plain_points=plain_points)
     if database is not None or overwrite or resume or files is not None:
         if any(place is not None for place in (into, in_place, reuse)):
             raise UsageError(

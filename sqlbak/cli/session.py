@@ -26,6 +26,7 @@ __all__ = [
     "Item",
     "LogSpace",
     "PgBin",
+    "PlainPoints",
     "Quiet",
     "RootConfig",
     "Session",
@@ -71,6 +72,14 @@ VaultKeys = Annotated[
         "repeated.",
     ),
 ]
+PlainPoints = Annotated[
+    bool,
+    typer.Option(
+        "--plain-points",
+        help="With --vault-key: believe recovery points that are not encrypted, too, as of a vault "
+        "whose encryption was turned on later.",
+    ),
+]
 LogSpace = Annotated[
     str | None,
     typer.Option(
@@ -103,11 +112,14 @@ class Session:
         the operator to run from anywhere."""
         if folder is not None:
             keys = [word for key in folder.keys for word in ("--vault-key", str(key))]
+            keys += ["--plain-points"] if folder.accepts_plain else []
             return ("sqlbak", name, "--from", str(folder.folder.absolute()), *keys)
         return ("sqlbak", name, "--config", str(self.config.absolute()))
 
     @staticmethod
-    def folder(source: Path | None, vault_keys: Sequence[str] | None) -> DownloadedItem | None:
+    def folder(
+        source: Path | None, vault_keys: Sequence[str] | None, *, plain_points: bool
+    ) -> DownloadedItem | None:
         """What --from names, with the keys of --vault-key; None: the vaults are meant.
         UsageError."""
         from sqlbak.policy.secret_reference import SecretReference
@@ -118,11 +130,16 @@ class Session:
                 "--vault-key goes with --from only",
                 hint="the keys of a vault stand in its settings, under encryption",
             )
+        if plain_points and not vault_keys:
+            raise UsageError(
+                "--plain-points goes with --vault-key only",
+                hint="in the settings of a vault it is plain_points: allowed, under encryption",
+            )
         try:
             keys = tuple(SecretReference.parse(key).absolute() for key in vault_keys or ())
         except ValueError as error:
             raise UsageError(f"--vault-key: {error}") from None
-        return None if source is None else DownloadedItem(source, keys)
+        return None if source is None else DownloadedItem(source, keys, plain_points)
 
     def load(self) -> LoadedConfiguration:
         """Read the policy files. Raises ConfigurationInvalid."""

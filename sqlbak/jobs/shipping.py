@@ -100,6 +100,8 @@ def ship_log(
                 on_shipped(shipped)
                 if time.monotonic() - looked_at > _LOOK_AGAIN_SECONDS:
                     anchor = advanced_anchor(vault.points(item.id), anchor, piece.last_lsn)
+                    # Told at once, not when this ends, when the vault key is replaced or gone.
+                    key = vault.keys.new(about_shipped_log(item.id))
                     looked_at = time.monotonic()
 
 

@@ -64,6 +64,7 @@ def found_concerns(
     """Everything that is wrong, the worst first."""
     found = [
         *_of_vault(watched),
+        *_of_keys(watched),
         *_of_backups(watched, rpo, promise, now),
         *_of_others(watched),
         *_of_server(watched),
@@ -89,6 +90,33 @@ def _of_vault(watched: Watched) -> Iterator[Concern]:
             f"{watched.name} is not backed up: {watched.refusal.message}",
             watched.refusal.hint,
             "settings",
+        )
+
+
+def _of_keys(watched: Watched) -> Iterator[Concern]:
+    if watched.key_error is not None:
+        yield Concern(
+            EventKind.VAULT_KEY_MISSING,
+            watched.vault_name,
+            _WARNING,
+            f"the key of the vault {watched.vault_name} is not at hand on this machine: nothing "
+            f"can be backed up to it or restored from it here: {watched.key_error.message}",
+            watched.key_error.hint,
+        )
+    if watched.missing_keys.ids:
+        # Whether anything that is kept needs them, only the manifests know; a key that was never
+        # used is there instead of the one that the newest recovery points need.
+        is_other = watched.missing_keys.is_current_unused
+        yield Concern(
+            EventKind.VAULT_KEY_MISSING,
+            watched.vault_name,
+            _WARNING if is_other else _NOTICE,
+            f"the vault {watched.vault_name} was written with keys that its settings do not lead "
+            f"to here: {', '.join(watched.missing_keys.ids)}; what they encrypted cannot be "
+            "restored",
+            "name them under old_keys of the vault's encryption; where nothing that is kept needs "
+            "them any more, delete their records in keys/ of the vault",
+            "old",
         )
 
 

@@ -43,6 +43,7 @@ class EventKind(StrEnum):
     SERVER_UNREACHABLE = "server_unreachable"
     SERVER_PROBLEM = "server_problem"
     VAULT_UNREACHABLE = "vault_unreachable"
+    VAULT_KEY_MISSING = "vault_key_missing"
     BACKUP_DATA_DELETED = "backup_data_deleted"
     BACKUP_DATA_DAMAGED = "backup_data_damaged"
     DRILL_FAILED = "drill_failed"

@@ -8,7 +8,7 @@ becomes part of what is known.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -16,7 +16,13 @@ from itertools import islice, takewhile
 
 import xxhash
 
-from sqlbak.errors import FeatureUnsupported, ObjectDamaged, SqlbakError
+from sqlbak.errors import (
+    FeatureUnsupported,
+    ObjectDamaged,
+    SecretUnavailable,
+    SqlbakError,
+    VaultKeyInvalid,
+)
 from sqlbak.fleet import Fleet, StoredItem, instance_of
 from sqlbak.model import EngineName, NoteCode, PointType
 from sqlbak.monitor.at_once import at_once
@@ -30,6 +36,7 @@ from sqlbak.vault.cancelled_slots import list_cancelled_slots
 from sqlbak.vault.job_records import JobName, JobOutcome, JobRecord, list_job_names, read_job
 from sqlbak.vault.layout import lineages_prefix, points_prefix, tail_prefix
 from sqlbak.vault.vault import Vault
+from sqlbak.vault.vault_keys import NONE_MISSING, MissingKeys
 
 __all__ = ["Gathered", "Gatherer"]
 
@@ -53,6 +60,14 @@ class Gathered:
     left_out: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class _KeysSeen:
+    """What Watched says of the keys of one vault."""
+
+    error: SqlbakError | None = None
+    missing: MissingKeys = NONE_MISSING
+
+
 class Gatherer:
     """Looks at one fleet, once or, with ``remembers``, again and again: what came of listings that
     have not changed since is then not computed anew. For one thread."""
@@ -71,6 +86,7 @@ class Gatherer:
         wanted = None if name is None else instance_of(name)
         instances = [one for one in self._fleet.instances() if wanted in (None, one)]
         stock = stock_of(self._fleet)
+        keys = self._keys({self._fleet.policy(one).vault for one in instances}, stock)
         looks: dict[str, Look | None] = dict.fromkeys(instances)
         if asks_servers:
             seen = at_once(lambda one: self._look(one, now), instances, threads=SERVERS_AT_ONCE)
@@ -79,7 +95,7 @@ class Gatherer:
             (watched, candidates)
             for instance in instances
             for watched, candidates in self._items(
-                instance, stock, looks[instance], asks_servers=asks_servers
+                instance, stock, keys, looks[instance], asks_servers=asks_servers
             )
             if name in (None, instance, watched.name)
         ]
@@ -104,6 +120,22 @@ class Gatherer:
             tuple(one for one in left_out if name in (None, wanted, one)),
         )
 
+    def _keys(self, vault_names: Iterable[str], stock: Stock) -> dict[str, _KeysSeen]:
+        """Whether the settings of these vaults lead to their keys; of one that does not answer,
+        that alone is told."""
+        away = dict(stock.failures)
+        found: dict[str, _KeysSeen] = {}
+        for name in vault_names:
+            try:
+                vault = None if name in away else self._fleet.existing_vault(name)
+                missing = NONE_MISSING if vault is None else vault.keys.missing()
+                found[name] = _KeysSeen(missing=missing)
+            except (SecretUnavailable, VaultKeyInvalid) as error:
+                found[name] = _KeysSeen(error)
+            except SqlbakError:
+                found[name] = _KeysSeen()  # the vault is away since
+        return found
+
     def _look(self, instance: str, now: Callable[[], datetime]) -> Look | None:
         """None where there is nothing to ask the server for: nothing was ever backed up, or it is
         refused anyway."""
@@ -121,7 +153,13 @@ class Gatherer:
         return Look(now(), inspection)
 
     def _items(
-        self, instance: str, stock: Stock, look: Look | None, *, asks_servers: bool
+        self,
+        instance: str,
+        stock: Stock,
+        keys: Mapping[str, _KeysSeen],
+        look: Look | None,
+        *,
+        asks_servers: bool,
     ) -> Iterator[tuple[Watched, list[StoredItem]]]:
         """The configured items of one instance, and the stored ones that each may be."""
         fleet = self._fleet
@@ -134,6 +172,8 @@ class Gatherer:
             vault_name=vault_name,
             look=look,
             vault_error=dict(stock.failures).get(vault_name),
+            key_error=keys[vault_name].error,
+            missing_keys=keys[vault_name].missing,
         )
         vault: Vault | None = None
         if bare.vault_error is None:

@@ -13,6 +13,7 @@ from sqlbak.monitor.holdings import NO_HOLDINGS, Holdings
 from sqlbak.policy.schema import Policy
 from sqlbak.vault.cancelled_slots import TypeSlot
 from sqlbak.vault.job_records import JobRecord
+from sqlbak.vault.vault_keys import NONE_MISSING, MissingKeys
 
 __all__ = ["Look", "Watched"]
 
@@ -42,6 +43,8 @@ class Watched:
         stale_jobs: how many jobs have a running record but no lease that is alive.
         look: at the server; None: it was not asked.
         vault_error: why the vault did not answer.
+        key_error: why the vault's key cannot be read here.
+        missing_keys: which keys of the vault its settings, which name some, do not lead to.
         refusal: why no backup is taken under its settings.
     """
 
@@ -59,6 +62,8 @@ class Watched:
     stale_jobs: int = 0
     look: Look | None = None
     vault_error: SqlbakError | None = None
+    key_error: SqlbakError | None = None
+    missing_keys: MissingKeys = NONE_MISSING
     refusal: SqlbakError | None = None
 
     @property

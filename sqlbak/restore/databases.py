@@ -150,7 +150,7 @@ def require_tellable(planned: PlannedItem) -> None:
     if stored.item.engine is not EngineName.SQLSERVER or plan.stop_at is None:
         return
     try:
-        steps = [RestoreStep(point, *stored.open_point(point)) for point in plan.steps[-2:]]
+        steps = [RestoreStep(point, *stored.describe_point(point)) for point in plan.steps[-2:]]
         _require_alive(planned)
     except (ObjectDamaged, ObjectNotFound):
         return
@@ -197,7 +197,7 @@ def _require_alive(planned: PlannedItem) -> None:
     first = min(own, key=lambda point: (point.started_at, point.id))
     if plan.stop_at >= first.started_at:
         return
-    facts, _ = planned.stored.open_point(first)
+    facts, _ = planned.stored.describe_point(first)
     begun = restored_at(facts) or first.started_at
     if plan.stop_at >= begun:
         return

@@ -19,14 +19,17 @@ __all__ = ["DownloadedItem"]
 @dataclass(frozen=True, slots=True)
 class DownloadedItem:
     """A copy of an ``items/<item>`` folder of a vault. Needs no configuration, so times without
-    an offset are read in UTC. ``keys`` lead to the vault keys that it was encrypted with."""
+    an offset are read in UTC. ``keys`` lead to the vault keys that it was encrypted with; with
+    any, what is not encrypted is believed only where ``accepts_plain``."""
 
     folder: Path
     keys: tuple[SecretReference, ...] = ()
+    accepts_plain: bool = False
 
     def stored_items(self, name: str | None) -> list[StoredItem]:
         """The item, if ``name`` (None: any) is its name or id. UnknownName, VaultMissing."""
-        vault, item = open_copied_item(self.folder, keys_for_reading(self.keys))
+        keys = keys_for_reading(self.keys, accepts_plain=self.accepts_plain)
+        vault, item = open_copied_item(self.folder, keys)
         if name not in (None, item.name, item.id):
             raise UnknownName("item", str(name), [item.name])
         return [StoredItem(vault, item)]

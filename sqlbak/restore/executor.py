@@ -281,6 +281,7 @@ def plan_readable(
     InstantUnreachable, naming what can be reached without it. The first plan fixes item, lineage
     and instant.
     """
+    asked = name
     unreadable: dict[str, ObjectDamaged | ObjectNotFound] = {}
     while True:
         try:
@@ -299,6 +300,11 @@ def plan_readable(
         to, lineage = _fixed(planned.plan, to, lineage)
         found = _steps(planned, unreadable, stop)
         if found is not None:
+            planned.stored.require_forks(
+                planned.catalog.forks, planned.plan.lineage, planned.plan.steps[0].lineage
+            )
+            if asked is not None:
+                planned.stored.require_called(asked, planned.plan.steps)
             notes = [f"{point} is left out: {error}" for point, error in unreadable.items()]
             plan = replace(planned.plan, notes=(*planned.plan.notes, *notes))
             return replace(planned, plan=plan), found
@@ -310,7 +316,8 @@ def _steps(
     stop: StopSignal,
 ) -> Sequence[RestoreStep] | None:
     """The plan's steps with their manifests; None after adding what cannot be read. Every piece of
-    shipped log is read once here, before the target is touched."""
+    shipped log is read once here, before the target is touched, and so is what is not applied but
+    proves where the state ends: a name alone proves nothing."""
     steps: list[RestoreStep] = []
     whole = {point.id: point for point in planned.catalog.points}
     for point in planned.plan.steps:
@@ -320,6 +327,13 @@ def _steps(
             steps.append(RestoreStep(whole[point.id], *planned.stored.open_point(point)))
         except (ObjectDamaged, ObjectNotFound) as error:
             unreadable[point.id] = error
+            return None
+    proof = whole.get(planned.plan.proven_by)
+    if proof is not None and all(step.point.id != proof.id for step in steps):
+        try:
+            planned.stored.open_point(proof)
+        except (ObjectDamaged, ObjectNotFound) as error:
+            unreadable[proof.id] = error
             return None
     if (found := _damaged_piece(planned, stop)) is not None:
         unreadable[found[0]] = found[1]
@@ -331,18 +345,21 @@ def _steps(
     return steps
 
 
-def _damaged_piece(planned: PlannedItem, stop: StopSignal) -> tuple[str, ObjectDamaged] | None:
-    """The first damaged piece of the plan's shipped log: its name and what is wrong with it."""
+def _damaged_piece(
+    planned: PlannedItem, stop: StopSignal
+) -> tuple[str, ObjectDamaged | ObjectNotFound] | None:
+    """The first piece of the plan's shipped log that is damaged or, as a log backup has sealed it
+    meanwhile, gone: its name and what is wrong with it."""
 
-    def damage(piece: ShippedLog) -> ObjectDamaged | None:
+    def damage(piece: ShippedLog) -> ObjectDamaged | ObjectNotFound | None:
         stop.check()
         try:
             planned.stored.check_shipped(piece)
-        except ObjectDamaged as error:
+        except (ObjectDamaged, ObjectNotFound) as error:
             return error
         return None
 
-    pieces = planned.plan.shipped
+    pieces = planned.plan.proofs
     with ThreadPoolExecutor(_READERS, thread_name_prefix="sqlbak-shipped") as pool:
         try:
             for piece, error in zip(pieces, pool.map(damage, pieces), strict=True):

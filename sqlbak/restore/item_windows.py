@@ -44,7 +44,7 @@ def _untold(stored: StoredItem, catalog: Catalog, lineage: str) -> list[tuple[da
     points = sorted(found, key=lambda point: (point.finished_at, point.last_lsn))
     spans = untold_spans(
         [BackupTimes(point.finished_at, point.covers_until) for point in points],
-        lambda index: witness_of(RestoreStep(points[index], *stored.open_point(points[index]))),
+        lambda index: witness_of(RestoreStep(points[index], *stored.describe_point(points[index]))),
     )
     closed = [(s.start if s.has_start else s.start + TICK, s.end - TICK) for s in spans]
     return closed + _unsettled(path) + _before_restores(stored, catalog, points)
@@ -74,7 +74,7 @@ def _before_restores(
     for lineage in begun_anew:
         own = [point for point in catalog.points if point.lineage == lineage]
         first = min(own, key=lambda point: (point.started_at, point.id))
-        begun = restored_at(stored.open_point(first)[0]) or first.started_at
+        begun = restored_at(stored.describe_point(first)[0]) or first.started_at
         begun = min(begun, first.started_at)
         before = [until for until, of in proven if of != lineage and until < begun]
         found.append((max(before, default=_EVER) + TICK, begun - TICK))

@@ -245,6 +245,7 @@ def _plan(
     proof = shipped.get(chain.proven_by)
     steps = chain.steps if proof is None else folded(chain.steps, proof)
     last = steps[-1]
+    pieces = tuple(shipped[step.id] for step in chain.steps if step.is_tail)
     proven_by = chain.proven_by
     if to is not None and last.covers_until is not None and last.covers_until >= to:
         proven_by = last.id
@@ -262,7 +263,8 @@ def _plan(
         to_the_end=to is None or not (chain.logs or proof) or last.finished_at <= to,
         cuts=_cuts(chain),
         clock=clock,
-        shipped=tuple(shipped[step.id] for step in chain.steps if step.is_tail),
+        shipped=pieces,
+        witness=None if proof in pieces else proof,
     )
 
 

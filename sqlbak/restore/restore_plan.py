@@ -82,6 +82,8 @@ class RestorePlan:
         stop_lsn: restore everything before this position of the log and nothing behind it
             (``stop_at`` is then None); None: no such position was asked for.
         shipped: the pieces that the last step stands for where it is shipped log (``is_tail``).
+        witness: the piece of shipped log that proves that nothing is missing, where it is none of
+            ``shipped``: it holds no log.
     """
 
     item: str
@@ -99,6 +101,12 @@ class RestorePlan:
     clock: Clock = field(default=UTC_CLOCK, compare=False)
     stop_lsn: int | None = None
     shipped: tuple[ShippedLog, ...] = ()
+    witness: ShippedLog | None = None
+
+    @property
+    def proofs(self) -> tuple[ShippedLog, ...]:
+        """All shipped log that the plan rests on."""
+        return self.shipped if self.witness is None else (*self.shipped, self.witness)
 
 
 def step_type(step: Point) -> str:

@@ -10,7 +10,7 @@ from sqlbak.vault.documents import decode, encode, instant_text, same_or_put
 from sqlbak.vault.layout import KEYS_PREFIX, key_record_key
 from sqlbak.vault.store import ObjectStore
 
-__all__ = ["KeyRecord", "record_key", "recorded_keys"]
+__all__ = ["KeyRecord", "record_key", "recorded_ids", "recorded_keys"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,12 @@ def record_key(store: ObjectStore, key_id: str, *, now: datetime) -> None:
         "first_used_at": instant_text(now),
     }
     same_or_put(store, key_record_key(key_id), encode(document))
+
+
+def recorded_ids(store: ObjectStore) -> set[str]:
+    """The ids of all keys that are remembered, from a listing alone."""
+    names = [info.key.removeprefix(KEYS_PREFIX) for info in store.list(KEYS_PREFIX)]
+    return {name.removesuffix(".json") for name in names if name.endswith(".json")}
 
 
 def recorded_keys(store: ObjectStore) -> list[KeyRecord]:

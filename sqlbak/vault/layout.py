@@ -34,6 +34,7 @@ __all__ = [
     "points_prefix",
     "running_key",
     "running_prefix",
+    "seals_prefix",
     "tail_key",
     "tail_prefix",
     "trash_key",
@@ -162,6 +163,11 @@ def jobs_prefix(item_id: str) -> str:
 def lineages_prefix(item_id: str) -> str:
     """How the item's lineages descend from each other."""
     return f"items/{item_id}/lineages/"
+
+
+def seals_prefix(item_id: str) -> str:
+    """Seals of the records of ``lineages_prefix`` (vault/fork_seals.py)."""
+    return f"items/{item_id}/seals/"
 
 
 def key_record_key(key_id: str) -> str:

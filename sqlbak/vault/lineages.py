@@ -10,14 +10,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from sqlbak.errors import LineageConflict, ObjectDamaged
+from sqlbak.errors import LineageConflict, ObjectDamaged, ObjectNotFound
 from sqlbak.model import Fork
 from sqlbak.vault.documents import same_or_put
+from sqlbak.vault.fork_seals import is_sealed, seal_record
 from sqlbak.vault.layout import lineages_prefix
 from sqlbak.vault.store import ObjectStore
 
-__all__ = ["list_forks", "read_histories", "record_forks"]
+if TYPE_CHECKING:
+    from sqlbak.vault.vault_key import VaultKey
+    from sqlbak.vault.vault_keys import VaultKeys
+
+__all__ = ["list_forks", "read_histories", "record_forks", "require_sealed"]
 
 _TOLD = ".told"
 _WORD = "[A-Za-z0-9-]{1,64}"
@@ -41,25 +47,33 @@ def list_forks(store: ObjectStore, item_id: str) -> tuple[Fork, ...]:
     return tuple(forks)
 
 
-def read_histories(store: ObjectStore, item_id: str) -> dict[str, bytes]:
-    """The engine's own record of each lineage that has one."""
+def read_histories(
+    store: ObjectStore, item_id: str, keys: VaultKeys | None = None
+) -> dict[str, bytes]:
+    """The engine's own record of each lineage that has one; with ``keys``, only those that one of
+    them has sealed."""
     prefix = lineages_prefix(item_id)
     histories: dict[str, bytes] = {}
     for key in _keys(store, prefix):
-        lineage = _fork(key, prefix).lineage
-        if not key.endswith(_TOLD):
-            if lineage in histories:
-                raise LineageConflict(
-                    f"{prefix} holds two different histories of lineage {lineage}"
-                )
-            histories[lineage] = store.get(key)
+        if key.endswith(_TOLD):
+            continue
+        lineage, content = _fork(key, prefix).lineage, store.get(key)
+        if keys and not is_sealed(store, item_id, key.removeprefix(prefix), content, keys):
+            continue
+        if lineage in histories:
+            raise LineageConflict(f"{prefix} holds two different histories of lineage {lineage}")
+        histories[lineage] = content
     return histories
 
 
 def record_forks(
-    store: ObjectStore, item_id: str, forks: Sequence[Fork], histories: Mapping[str, bytes]
+    store: ObjectStore,
+    item_id: str,
+    forks: Sequence[Fork],
+    histories: Mapping[str, bytes],
+    key: VaultKey | None = None,
 ) -> None:
-    """Keep what a server told, unless it is known already.
+    """Keep what a server told, unless it is known already, and seal it with ``key``.
 
     LineageConflict when it contradicts what is known: two servers then made a lineage of the
     same name, and no restore could tell them apart.
@@ -82,14 +96,38 @@ def record_forks(
                 )
         history = histories.get(fork.lineage)
         if history is None:
-            if fork not in known:
+            # A record that this server did not tell cannot be sealed for it; that there is the
+            # fork can be told beside.
+            if fork not in known or key is not None:
                 same_or_put(store, f"{prefix}{name}{_TOLD}", b"")
+            if key is not None:
+                seal_record(store, item_id, name + _TOLD, b"", key)
         elif (kept := same_or_put(store, prefix + name, history)) != history:
             raise LineageConflict(
                 f"{prefix}{name} holds another history ({len(kept)} bytes) than the server now "
                 f"tells of lineage {fork.lineage} ({len(history)} bytes)",
                 hint="two servers made one lineage; give the copy its own instance name",
             )
+        elif key is not None:
+            seal_record(store, item_id, name, history, key)
+
+
+def require_sealed(store: ObjectStore, item_id: str, fork: Fork, keys: VaultKeys) -> None:
+    """ObjectDamaged when no key at hand proves that a server told of this fork."""
+    name = fork_name(fork)
+    for record in (name, name + _TOLD):
+        try:
+            content = store.get(lineages_prefix(item_id) + record)
+        except ObjectNotFound:
+            continue
+        if is_sealed(store, item_id, record, content, keys):
+            return
+    raise ObjectDamaged(
+        f"{lineages_prefix(item_id)}{name} is not sealed by the vault's key: somebody may have "
+        "put it there",
+        hint="the next backup of that server seals what is true of it; if the server knows "
+        "nothing of it, move it out of the vault",
+    )
 
 
 def _keys(store: ObjectStore, prefix: str) -> list[str]:

@@ -153,7 +153,8 @@ class PointWriter:
         data = encode_manifest(manifest, None if self._key is None else self._key.data_key)
         if decode_manifest(manifest.name, data).point != parse_name(manifest.name):
             raise ValueError(f"the manifest of {point} does not say what its name says")
-        record_forks(self._store, item_id, result.forks, result.histories)
+        vault_key = None if self._key is None else self._key.vault_key
+        record_forks(self._store, item_id, result.forks, result.histories, vault_key)
         fence()
 
         self._is_decided = True

@@ -23,6 +23,7 @@ from sqlbak.vault.layout import (
     points_prefix,
     running_key,
     running_prefix,
+    seals_prefix,
     tail_prefix,
     trash_prefix,
     verdict_key,
@@ -111,6 +112,7 @@ def sweep(
         jobs_prefix(item_id),
         cancelled_prefix(item_id),
         lineages_prefix(item_id),
+        seals_prefix(item_id),
         tail_prefix(item_id),
     ):
         # What is put in one request takes no time: that of living writers is locked or whole.

@@ -112,6 +112,8 @@ def put_piece(
             else key.wrapped.to_document() | {"nonce": nonce.hex()},
             "item": item_id,
             "lineage": lineage,
+            "run": run,
+            "anchor": anchor_id,
             "first_lsn": piece.first_lsn,
             "last_lsn": piece.last_lsn,
             "covers_until": instant_text(piece.covers_until),
@@ -133,7 +135,7 @@ def put_piece(
         finished_at=piece.finished_at,
         run=run,
         anchor_id=anchor_id,
-        facts_id=f"{zlib.crc32(canonical(facts)):08x}",
+        facts_id=_facts_id(facts),
         raw_checksum=_digest_of_log(piece.data, key),
         object_checksum=xxhash.xxh3_64_hexdigest(data),
         size_bytes=len(data),
@@ -158,10 +160,12 @@ def read_piece(store: ObjectStore, item_id: str, piece: ShippedLog, keys: VaultK
         raise ObjectDamaged(f"{key} is of a newer version of sqlbak", hint="upgrade sqlbak")
     if header.text("item") != item_id:
         raise header.wrong("item", "the item in whose folder it lies")
-    if header.is_null("encryption"):
-        keys.check_plain(key)
-    else:
+    is_encrypted = not header.is_null("encryption")
+    if is_encrypted:
         body = _decrypted(item_id, header, raw_header, body, keys)
+    else:
+        keys.check_plain(key)
+    _require_name(piece, header, is_complete=is_encrypted)
     try:
         raw = decode_frame(body, piece.last_lsn - piece.first_lsn) if body else b""
     except FrameUndecodable as error:
@@ -205,13 +209,39 @@ def _decrypted(
         raise ObjectDamaged(f"{header.key} does not decode: {error}") from None
 
 
+def _require_name(piece: ShippedLog, header: Fields, *, is_complete: bool) -> None:
+    """ObjectDamaged when the header does not say what the name says. Plans are made from names,
+    and of an encrypted piece only the header is proven: its range, until when nothing else
+    happened, and what it continues."""
+    found = {
+        "lineage": header.text("lineage"),
+        "first_lsn": header.integer("first_lsn"),
+        "last_lsn": header.integer("last_lsn"),
+        "covers_until": header.optional_instant("covers_until"),
+        "finished_at": header.instant("finished_at"),
+        "facts_id": _facts_id(header.section("facts").document),
+    }
+    if is_complete or not header.is_null("run"):  # older versions did not write it
+        found |= {"run": header.text("run"), "anchor_id": header.text("anchor")}
+    for field, value in found.items():
+        if getattr(piece, field) != value:
+            raise ObjectDamaged(
+                f"{header.key} was written under another name: its header says {field} {value}"
+            )
+
+
+def _facts_id(facts: Mapping[str, Any]) -> str:
+    return f"{zlib.crc32(canonical(facts)):08x}"
+
+
 def _digest_of_log(raw: bytes, key: NewKey | None) -> str:
     return checksum_of(raw).hex() if key is None else key.vault_key.digest_of_log(raw)
 
 
 def _is_log_of(piece: ShippedLog, raw: bytes, keys: VaultKeys) -> bool:
     # A piece that is gone does not tell any more with which key it was written, if with any.
-    return piece.raw_checksum in {checksum_of(raw).hex(), *keys.digests_of_log(raw)}
+    digest = piece.raw_checksum
+    return digest == checksum_of(raw).hex() or keys.is_digest_of_log(digest, raw)
 
 
 class TailSource:

@@ -20,7 +20,7 @@ from sqlbak.errors import (
     VaultMissing,
     VaultUnusable,
 )
-from sqlbak.model import Catalog, EngineName, Item, Point, PointType, ShippedLog
+from sqlbak.model import Catalog, EngineName, Fork, Item, Point, PointType, ShippedLog
 from sqlbak.vault.documents import Fields, decode, encode, instant_text
 from sqlbak.vault.items import (
     ItemRecord,
@@ -31,7 +31,7 @@ from sqlbak.vault.items import (
     read_item,
 )
 from sqlbak.vault.layout import INDEX_PREFIX, VAULT_KEY, points_prefix
-from sqlbak.vault.lineages import list_forks, read_histories
+from sqlbak.vault.lineages import list_forks, read_histories, require_sealed
 from sqlbak.vault.manifest import Manifest, decode_manifest, require_seal
 from sqlbak.vault.names import begins_as_name, parse_name
 from sqlbak.vault.payload_reader import PayloadReader
@@ -164,8 +164,15 @@ class Vault:
         )
 
     def histories(self, item_id: str) -> dict[str, bytes]:
-        """The engine's own record of each lineage that has one, by lineage."""
-        return read_histories(self.store, item_id)
+        """The engine's own record of each lineage that has one, by lineage; where keys are named
+        and nothing else is believed, of those that are sealed."""
+        keys = self.keys if self.keys.require_proof else None
+        return read_histories(self.store, item_id, keys)
+
+    def require_fork(self, item_id: str, fork: Fork) -> None:
+        """ObjectDamaged when keys are named, nothing else is believed, and none proves ``fork``."""
+        if self.keys.require_proof:
+            require_sealed(self.store, item_id, fork, self.keys)
 
     def manifest(self, item_id: str, point_id: str) -> Manifest:
         """The manifest of one recovery point, proven. ObjectNotFound when there is none (any

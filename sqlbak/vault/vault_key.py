@@ -80,6 +80,12 @@ class VaultKey:
         bytes, hexadecimal."""
         return hashlib.blake2b(raw, digest_size=16, key=self._derived(b"shipped log")).hexdigest()
 
+    def seal_of_fork(self, item_id: str, record: str, content: bytes) -> str:
+        """Proves, to who has the key, that a lineage record of the item was written with it:
+        HMAC-SHA-256, in hexadecimal."""
+        about = f"{item_id}/{record}\0".encode()
+        return hmac.digest(self._derived(b"lineage"), about + content, "sha256").hex()
+
     def _cipher(self) -> AESGCM:
         return AESGCM(self._derived(b"wrap"))
 

@@ -13,6 +13,7 @@ import pytest
 
 from sqlbak.engines.port import ShippedPiece
 from sqlbak.model import EngineName
+from sqlbak.vault.documents import encode
 from sqlbak.vault.file_store import FileStore
 from sqlbak.vault.tail import put_piece
 from sqlbak.vault.vault import create_vault
@@ -28,6 +29,7 @@ from tests.engines.postgres.clusters import (
     run_as_server_user,
     scratch_directory,
 )
+from tests.vault.making import CONTENT, ITEM, NOW, Job
 
 pytestmark = [
     pytest.mark.postgres,
@@ -44,12 +46,25 @@ def script() -> str:
     return "\n".join(re.findall(r"```sh\n(.*?)```", PAGE.read_text(), re.DOTALL))
 
 
-def decrypted(item: Path, key: Path, out: Path) -> Path:
-    """What decrypt.py of the page makes of an item's folder."""
+def decrypting(item: Path, out: Path, *more: str | Path) -> subprocess.CompletedProcess[str]:
+    """A run of decrypt.py as it stands on the page."""
     (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    command = [sys.executable, "-c", code, str(item), str(key), str(out)]
-    subprocess.run(command, check=True, cwd="/")
+    command = [sys.executable, "-c", code, *map(str, (item, out, *more))]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd="/")
+
+
+def decrypted(item: Path, out: Path, *more: str | Path) -> Path:
+    """What decrypt.py makes of an item's folder."""
+    done = decrypting(item, out, *more)
+    assert done.returncode == 0, done.stderr
     return out
+
+
+def refusal(item: Path, out: Path, *more: str | Path) -> str:
+    """Why it stops, in one sentence."""
+    done = decrypting(item, out, *more)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
+    return done.stderr
 
 
 @pytest.mark.parametrize("is_encrypted", [False, True], ids=["readable", "encrypted"])
@@ -71,7 +86,7 @@ def test_the_page_restores_to_the_instant_with_stock_tools_alone(
     full = next(p["id"] for p in site.run("list").ok()["points"] if p["type"] == "full")
     (item,) = (site.root / "vault" / "items").iterdir()
     if is_encrypted:
-        item = decrypted(item, tmp_path / "vault.key", tmp_path / "plain")
+        item = decrypted(item, tmp_path / "plain", tmp_path / "vault.key")
 
     with scratch_directory() as home:
         target = home / "data"
@@ -117,8 +132,8 @@ def test_the_page_stops_at_a_manifest_that_was_changed(tmp_path: Path, cluster: 
     text = manifest.read_text()
     manifest.write_text(text.replace('"slot": null', '"slot": "2026-05-01T00:00:00.000000Z"'))
     assert manifest.read_text() != text
-    with pytest.raises(subprocess.CalledProcessError):
-        decrypted(manifest.parents[1], tmp_path / "vault.key", tmp_path / "plain")
+    key = tmp_path / "vault.key"
+    assert "was changed" in refusal(manifest.parents[1], tmp_path / "plain", key)
     assert not (tmp_path / "plain").exists()
 
 
@@ -146,8 +161,40 @@ def test_the_page_decrypts_shipped_log_too(tmp_path: Path) -> None:
         )
     folder = tmp_path / "vault" / "items" / item.id
     (folder / "points").mkdir()
-    out = decrypted(folder, tmp_path / "vault.key", tmp_path / "plain")
+    out = decrypted(folder, tmp_path / "plain", tmp_path / "vault.key")
     done = subprocess.run(
         ["sh", "-ec", f"cat {out}/tail/n1/*.wal | zstd -dc"], capture_output=True, check=True
     )
     assert done.stdout == log
+
+
+def test_the_page_takes_several_keys_and_says_which_one_is_missing(tmp_path: Path) -> None:
+    """A vault that was readable first, then encrypted, then under another key."""
+    keys = [VaultKey.new() for _ in range(2)]
+    files = [tmp_path / "new.key", tmp_path / "old.key"]
+    for file, key in zip(files, keys, strict=True):
+        file.write_text(key.text() + "\n")
+    store = FileStore(tmp_path / "vault")
+    create_vault(store, redundancy="local", now=NOW)
+    store.put(f"items/{ITEM.id}/item.json", encode({"id": ITEM.id}))
+    old, new = KeySettings(lambda: keys[1]), KeySettings(lambda: keys[0])
+    points = [Job(store, keys=settings).run() for settings in (KeySettings(), old, new)]
+    item = tmp_path / "vault" / "items" / ITEM.id
+    out = decrypted(item, tmp_path / "plain", *files, "--plain-points")
+    for point in points:
+        whole = f"cat {out}/data/{point.id}/base.tar.[0-9]*.zst | zstd -dc"
+        found = subprocess.run(["sh", "-ec", whole], capture_output=True, check=True).stdout
+        assert found == CONTENT
+    elsewhere = tmp_path / "elsewhere"
+    assert "--plain-points" in refusal(item, elsewhere, *files)
+    assert keys[1].id in refusal(item, elsewhere, "--plain-points", files[0])
+    shutil.rmtree(elsewhere)
+    (tmp_path / "no.key").write_text("hunter2")
+    assert "no.key holds no vault key" in refusal(item, elsewhere, tmp_path / "no.key")
+    assert "usage" in refusal(item, elsewhere)
+    volume = next(item.glob(f"data/{points[1].id}/*.aes"))
+    volume.chmod(0o600)
+    volume.write_bytes(bytes([volume.read_bytes()[0] ^ 1]) + volume.read_bytes()[1:])
+    changed = refusal(item, elsewhere, "--plain-points", *files)
+    assert volume.name in changed
+    assert "changed or damaged" in changed

@@ -171,6 +171,34 @@ def test_a_wrong_key_is_told_before_anything_is_touched(
         marked.site.__post_init__()
 
 
+def test_a_scheduler_whose_key_is_gone_says_so_and_everything_that_only_looks_works(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    site = encrypted_site(tmp_path, cluster.dsn())
+    site.run("run", "--once").ok()
+    kept = (tmp_path / "vault.key").read_bytes()
+    (tmp_path / "vault.key").unlink()
+    looks = [("list",), ("windows",), ("plan", "--to", "latest"), ("jobs",), ("validate",)]
+    for words in [*looks, ("inspect", "orders"), ("validate", "--against", "main")]:
+        site.run(*words).ok()
+    status = site.run("status")
+    assert status.code == 4
+    (item,) = status.document["items"]
+    told = {one["code"]: one["what"] for one in item["problems"]}
+    assert "file:../vault.key" in told["vault_key_missing"]
+    (tmp_path / "vault.key").write_bytes(kept)
+    (tmp_path / "other").mkdir()
+    other = encrypted_site(tmp_path / "other", cluster.dsn())
+    (tmp_path / "other" / "vault.key").unlink()
+    ran = other.run("run", "--once")
+    assert ran.code == 1
+    (one,) = ran.document["due"]
+    assert (one["outcome"], one["error"]["code"]) == ("failed", "secret_unavailable")
+    assert not list((tmp_path / "other").rglob("*.zst*"))
+    (item,) = site.run("status").document["items"]
+    assert "vault_key_missing" not in {one["code"] for one in item["problems"]}
+
+
 def test_a_downloaded_folder_and_the_key_are_enough(marked: Marked, home: Path) -> None:
     (item,) = (marked.site.root / "vault" / "items").iterdir()
     folder = home / "downloaded"

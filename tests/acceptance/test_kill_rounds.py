@@ -62,6 +62,16 @@ class Rounds:
     shippers_killed: int = 0
     notes: list[str] = field(default_factory=list)
     shipper: subprocess.Popen[str] | None = None
+    keys: list[Path] = field(default_factory=list)
+
+    def change_key(self) -> None:
+        """The vault is encrypted with a new key from here on. Whoever runs goes on with the old."""
+        key = self.site.root / f"vault-{len(self.keys)}.key"
+        self.site.run("key", "new", key).ok()
+        old = ", ".join(f"file:{other}" for other in self.keys)
+        self.keys.insert(0, key)
+        self.site.vault_options = f"    encryption: {{key: file:{key}, old_keys: [{old}]}}\n"
+        self.site.__post_init__()
 
     def backup(self, kind: str) -> None:
         process = self.site.start("backup", "orders", "--type", kind, "--json")
@@ -179,7 +189,8 @@ class Rounds:
 
     def assert_whole_chain_restores(self) -> None:
         """From the first full over every log to the end: all other bases are hidden."""
-        copy = Site(self.home / "copy", self.cluster.dsn())
+        options = self.site.vault_options
+        copy = Site(self.home / "copy", self.cluster.dsn(), vault_options=options)
         shutil.copytree(self.site.root / "vault", self.home / "copy" / "vault")
         fulls = sorted((self.home / "copy" / "vault").glob("items/*/points/*_tf_*"))
         assert fulls
@@ -200,11 +211,15 @@ class Rounds:
 
 
 @pytest.fixture
-def rounds(cluster: Cluster, tmp_path: Path, home: Path) -> Iterator[Rounds]:
+def rounds(
+    request: pytest.FixtureRequest, cluster: Cluster, tmp_path: Path, home: Path
+) -> Iterator[Rounds]:
     (home / "copy").mkdir()
     site = Site(tmp_path, cluster.dsn(), policy=POLICY)
     with own_slots(cluster):
         made = Rounds(site, cluster, home, seeded_chance())
+        if getattr(request, "param", None) == "encrypted":
+            made.change_key()
         try:
             yield made
         finally:
@@ -212,12 +227,15 @@ def rounds(cluster: Cluster, tmp_path: Path, home: Path) -> Iterator[Rounds]:
                 kill_hard(made.shipper)
 
 
+# Encryption changes nothing of what a kill leaves; with it, its own steps are met as well.
+@pytest.mark.parametrize("rounds", ["encrypted"], indirect=True)
 def test_a_few_runs_killed_at_random_moments_leave_nothing_behind(rounds: Rounds) -> None:
     with Writer(rounds.cluster):
         rounds.complete("full")
         for kind in ("full", "log", "differential", "full", "log", "differential"):
             rounds.backup(kind)
             rounds.ship()
+        rounds.change_key()
         rounds.restore_what_was_shipped()
         rounds.complete("log")
         rounds.restore()
@@ -227,6 +245,7 @@ def test_a_few_runs_killed_at_random_moments_leave_nothing_behind(rounds: Rounds
 
 @pytest.mark.soak
 @pytest.mark.timeout(0)
+@pytest.mark.parametrize("rounds", ["readable", "encrypted"], indirect=True)
 def test_hundreds_of_killed_runs_leave_nothing_behind(rounds: Rounds) -> None:
     done: Counter[str] = Counter()
     minutes = float(os.environ.get("SQLBAK_SOAK_MINUTES") or 60)
@@ -247,6 +266,8 @@ def test_hundreds_of_killed_runs_leave_nothing_behind(rounds: Rounds) -> None:
                 rounds.backup(kind)
             if number % 10 == 9:
                 rounds.assert_sound()
+                if rounds.keys:
+                    rounds.change_key()
             if datetime.now(UTC) > deadline:
                 break
         points = rounds.assert_sound()

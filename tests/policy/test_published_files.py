@@ -17,6 +17,7 @@ from tests.policy.documents import WHOLE
 FOLDER = Path(__file__).parents[2] / "policies"
 EXAMPLES = sorted(FOLDER.glob("*.yaml"))
 REFERENCE = Path(__file__).parents[2] / "docs" / "policy-reference.md"
+SECURITY = REFERENCE.with_name("security.md")
 
 
 def test_there_are_three_examples() -> None:
@@ -108,3 +109,11 @@ def test_the_room_reads_no_clock() -> None:
 
 def _plain(text: str) -> Any:
     return YAML(typ="safe", pure=True).load(text)
+
+
+def test_the_example_of_an_encrypted_vault_is_valid_as_it_stands(tmp_path: Path) -> None:
+    (text,) = re.findall(r"```yaml\n(.*?)```", SECURITY.read_text(), re.DOTALL)
+    (tmp_path / "policy.yaml").write_text(text)
+    encryption = load_configuration(tmp_path).configuration.vaults["main"].encryption
+    assert encryption is not None
+    assert str(encryption.key) == "file:/run/secrets/vault.key"

@@ -12,6 +12,7 @@ import pytest
 from sqlbak.engines.port import TailChoice
 from sqlbak.jobs.adopt import adopt
 from sqlbak.jobs.adoptable_files import FolderPlace
+from sqlbak.model import PointType
 from tests.sqlserver.site import INSTANCE, SERVER_FOLDER, Site, said
 from tests.sqlserver_simulator import expressions, query, values
 
@@ -81,7 +82,8 @@ def test_only_the_twin_that_is_meant_is_adopted(twins: Site, tmp_path: Path) -> 
 
 def test_only_the_twin_that_is_meant_is_replaced(twins: Site) -> None:
     with twins.fleet() as fleet:
-        log = fleet.points(f"{INSTANCE}/sales")[-1].id
+        points = fleet.points(f"{INSTANCE}/sales")
+    (log,) = (point.id for point in points if point.type is PointType.LOG)
     for name in TWINS:
         twins.insert(name, "tail")
     twins.restore("sales", log, "sales", replaces=True, tail=TailChoice.DISCARD)

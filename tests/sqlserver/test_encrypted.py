@@ -113,3 +113,29 @@ def test_backups_of_other_tools_are_encrypted_when_they_are_adopted(
     assert_unreadable(site)
     site.restore("Sales", last)
     assert site.rows("Copy") == site.rows_at("Sales", last)
+
+
+def test_a_machine_without_the_key_lists_plans_and_watches(
+    make_site: Callable[..., Site], capsys: pytest.CaptureFixture[str]
+) -> None:
+    site = make_site()
+    site.encrypt()
+    site.write_history("Sales")
+    looks = [
+        ("list",),
+        ("windows",),
+        ("plan", "erp/Sales", "--to", "latest"),
+        ("jobs",),
+        ("status",),
+    ]
+
+    def shown() -> list[object]:
+        capsys.readouterr()
+        codes = [site.program(*words, "--json") for words in looks]
+        assert codes == [0, 0, 0, 0, 4]  # of status: the system databases have no backup
+        return [line for line in capsys.readouterr().out.splitlines() if '"to"' in line]
+
+    with_key = shown()
+    site.encryption = ""
+    site.write_policy()
+    assert shown() == with_key

@@ -18,7 +18,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sqlbak.engines.port import ShippedPiece
-from sqlbak.errors import NotEncrypted, ObjectDamaged, VaultKeyMissing, VaultUnusable
+from sqlbak.errors import (
+    NotEncrypted,
+    ObjectDamaged,
+    SecretUnavailable,
+    VaultKeyMissing,
+    VaultUnusable,
+)
 from sqlbak.model import ShippedLog
 from sqlbak.vault.data_key import DataKey
 from sqlbak.vault.documents import canonical, encode
@@ -421,6 +427,50 @@ def test_a_key_that_cannot_be_read_stops_a_backup_before_it_begins(store: Memory
     with pytest.raises(VaultKeyMissing):
         Job(store, keys=KeySettings(unreadable))
     assert [info.key for info in store.list("")] == ["vault.json"]
+
+
+class Changing:
+    """A reference whose file is replaced, or deleted, while a scheduler runs."""
+
+    def __init__(self, key: VaultKey | None) -> None:
+        self.key = key
+
+    def __call__(self) -> VaultKey:
+        if self.key is None:
+            raise SecretUnavailable("the secret file:/run/secrets/vault.key cannot be read")
+        return self.key
+
+
+def test_a_key_that_is_kept_nowhere_any_more_encrypts_nothing(store: MemoryStore) -> None:
+    """What is encrypted with the key that a scheduler remembers is lost when the scheduler ends."""
+    reference = Changing(KEY)
+    vault = create_vault(store, redundancy="local", now=NOW, keys=KeySettings(reference))
+    assert vault.keys.new("a") is not None
+    reference.key = None
+    with pytest.raises(SecretUnavailable):
+        vault.keys.new("a")
+    reference.key = OTHER_KEY
+    made = vault.keys.new("a")
+    assert made is not None
+    assert made.vault_key.id == made.wrapped.key_id == OTHER_KEY.id
+    assert {one.id for one in recorded_keys(store)} == {KEY.id, OTHER_KEY.id}
+
+
+def test_an_old_key_that_cannot_be_read_is_missed_only_where_it_is_needed(
+    store: MemoryStore, vault: Vault
+) -> None:
+    before = taken(store)
+    gone = Changing(None)
+    rotated = open_vault(store, KeySettings(lambda: OTHER_KEY, [gone]))
+    after = taken(store, with_key(OTHER_KEY))
+    assert content(rotated, after.point.id) == CONTENT
+    assert rotated.keys.new("a") is not None
+    assert [key.id for key in rotated.keys.held()] == [OTHER_KEY.id]
+    assert rotated.keys.missing().ids == (KEY.id,)
+    with pytest.raises(SecretUnavailable):
+        rotated.manifest(ITEM.id, before.point.id)
+    gone.key = KEY
+    assert content(rotated, before.point.id) == CONTENT
 
 
 def test_a_manifest_is_sealed_with_its_own_key_or_not_at_all(store: MemoryStore) -> None:

@@ -187,6 +187,7 @@ def _can_run(program: Path, uid: int, gid: int) -> bool:
             group=gid,
             extra_groups=(),
             cwd="/",
+            env={"PATH": "/usr/bin:/bin", "LC_ALL": "C"},  # nothing of ours, as with the server
             capture_output=True,
             timeout=30,
             check=False,
