@@ -46,7 +46,9 @@ def backup(
             lambda: back_up(
                 fleet, name, point_type, is_copy_only=copy_only, progress=shown, stop=stop
             ),
-            on_failure=lambda _which, error: here.output.note(f"note: {error.message}"),
+            on_end=lambda _which, error: (
+                None if error is None else here.output.note(f"note: {error.message}")
+            ),
             stop=stop,
         )
     points = [point_document(outcome.item.name, point) for point in outcome.points]

@@ -33,7 +33,7 @@ from sqlbak.stopping import StopSignal
 from sqlbak.stored_item import Served
 from sqlbak.vault.job_records import JobOutcome, JobRecord, write_job
 
-__all__ = ["Decide", "Ended", "Ending", "Work", "backup_failure", "rpo_breach"]
+__all__ = ["Decide", "Ended", "Ending", "Work", "backup_failure", "hook_failure", "rpo_breach"]
 
 Decide = Callable[[Iterable[Protected], datetime], list[DueJob]]
 
@@ -114,7 +114,7 @@ class Work:
                 job.type,
                 job.slot,
                 lambda: self._back_up(fleet, job, asked.is_still_due),
-                on_failure=lambda name, error: self._hook_failed(job, name, error),
+                on_end=lambda name, error: self._hook_ended(job, name, error),
                 stop=self.stop,
             )
         except LeaseHeld as error:
@@ -217,7 +217,11 @@ class Work:
                     )
                 )
 
-    def _hook_failed(self, job: DueJob, name: str, error: HookFailed) -> None:
+    def _hook_ended(self, job: DueJob, name: str, error: HookFailed | None) -> None:
+        if error is None:
+            what = f"{job.item}: the {name} hook of {job.type.value} backups does its work again"
+            self.events.emit(hook_failure(job, name, None, self.now()).over(what, self.now()))
+            return
         self.log.error(
             "hook failed",
             item=job.item,
@@ -226,17 +230,7 @@ class Work:
             error=error.message,
             hint=error.hint,
         )
-        self.events.emit(
-            Event(
-                EventKind.HOOK_FAILED,
-                job.item,
-                EventSeverity.WARNING,
-                f"{job.item}: {error.message}",
-                error.hint,
-                self.now(),
-                name,
-            )
-        )
+        self.events.emit(hook_failure(job, name, error, self.now()))
 
     def _record_missed(self, fleet: Fleet, job: DueJob, outcome: BackupOutcome) -> None:
         """One record for all slots of this type that nothing served, so that they are found among
@@ -279,6 +273,20 @@ def backup_failure(job: DueJob, error: SqlbakError | None, now: datetime) -> Eve
         (error.hint if error else "") or "it is tried again by itself",
         now,
         job.type.value,
+    )
+
+
+def hook_failure(job: DueJob, name: str, error: HookFailed | None, now: datetime) -> Event:
+    """That the hook called ``name`` failed at a backup of that type; None stands for an error that
+    is over."""
+    return Event(
+        EventKind.HOOK_FAILED,
+        job.item,
+        EventSeverity.WARNING,
+        f"{job.item}: {error.message if error else ''}",
+        error.hint if error else "",
+        now,
+        f"{name} {job.type.value}",
     )
 
 
