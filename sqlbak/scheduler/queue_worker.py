@@ -118,6 +118,7 @@ class QueueWorker:
         """The jobs of the queue that wait for their backups."""
         self._left: set[asyncio.Task[Any]] = set()
         """Those of them whose queue went away."""
+        self._misconfigured_why = ""
         self._deadline: float | None = None
         self._is_away = False
         self._has_served = False
@@ -345,17 +346,20 @@ class QueueWorker:
             try:
                 self._reload()
             except SqlbakError as error:
-                self._log.error(
-                    "policies not reloaded; the last good ones stay in force",
-                    code=error.code,
-                    error=error.message,
-                    hint=error.hint,
-                )
+                if self._misconfigured_why != error.message:
+                    self._log.error(
+                        "policies not reloaded; the last good ones stay in force",
+                        code=error.code,
+                        error=error.message,
+                        hint=error.hint,
+                    )
+                self._misconfigured_why = error.message
 
     def _reload(self) -> None:
         loaded = self._watch.poll()
         if loaded is None:
             return
+        self._misconfigured_why = ""
         before = self._fleet
         self._fleet = Fleet(loaded.configuration, stop=self._abort, bandwidth=self._cap)
         if before is not None:

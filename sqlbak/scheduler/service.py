@@ -117,7 +117,7 @@ class Service:
             on_news=self._wake.set,
         )
         self._bandwidth = None if limits.bandwidth is None else BandwidthCap(limits.bandwidth)
-        self._is_misconfigured = False
+        self._misconfigured_why = ""
         self._waiting: tuple[Waiting, ...] = ()
         self._looked_at = time.monotonic()
         self._silent: set[str] = set()
@@ -190,8 +190,8 @@ class Service:
             instances=sorted(loaded.configuration.instances),
             digest=loaded.digest[:12],
         )
-        if self._is_misconfigured:
-            self._is_misconfigured = False
+        if self._misconfigured_why:
+            self._misconfigured_why = ""
             self._events.emit(self._misconfigured("").over("policies are valid again", self._now()))
 
     def _record(self, view: Fleet) -> None:
@@ -205,13 +205,14 @@ class Service:
         try:
             self._reload()
         except SqlbakError as error:
-            self._is_misconfigured = True
-            self._log.error(
-                "policies not reloaded; the last good ones stay in force",
-                code=error.code,
-                error=error.message,
-                hint=error.hint,
-            )
+            if self._misconfigured_why != error.message:
+                self._log.error(
+                    "policies not reloaded; the last good ones stay in force",
+                    code=error.code,
+                    error=error.message,
+                    hint=error.hint,
+                )
+            self._misconfigured_why = error.message
             self._events.emit(self._misconfigured(error.message))
 
     def _misconfigured(self, message: str) -> Event:

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from sqlbak.monitor import watch as watch_module
-from sqlbak.monitor.attendant import Attendant
-from sqlbak.monitor.events import Event
+from sqlbak.monitor.attendant import Attendant, WorkersNews
+from sqlbak.monitor.events import Event, EventKind
 from sqlbak.monitor.metrics import Tally, Vitals
 from sqlbak.monitor.watch import Watch
 from sqlbak.scheduler.logs import event_log
@@ -151,6 +151,14 @@ def test_nothing_is_looked_at_where_nobody_asked_for_pages_or_notices(tmp_path: 
         attendant.use(Place(tmp_path).write("fresh", more=TOLD))
         assert threading.active_count() == before + 2
     assert threading.active_count() == before
+
+
+def test_a_worker_leaves_to_the_schedulers_what_the_vault_shows_them() -> None:
+    heard = Heard()
+    news = WorkersNews(heard)
+    news.emit(event(kind=EventKind.BACKUP_FAILED))
+    news.emit(event(kind=EventKind.CHAIN_BROKEN))
+    assert [one.kind for one in heard.events] == [EventKind.CHAIN_BROKEN]
 
 
 def test_a_condition_is_counted_once_for_each_time_that_it_begins() -> None:
