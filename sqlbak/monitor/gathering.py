@@ -13,14 +13,16 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import islice, takewhile
+from zlib import crc32
 
 import xxhash
 
 from sqlbak.errors import FeatureUnsupported, ObjectDamaged, SqlbakError
 from sqlbak.fleet import Fleet, StoredItem, instance_of
-from sqlbak.model import EngineName, NoteCode, PointType
+from sqlbak.model import EngineName, NoteCode, Point, PointType
 from sqlbak.monitor.at_once import at_once
 from sqlbak.monitor.holdings import Holdings, holdings_of, taken_at
+from sqlbak.monitor.payloads import incomplete_points
 from sqlbak.monitor.promise import is_served, scheduled
 from sqlbak.monitor.running_jobs import JobState, running_jobs
 from sqlbak.monitor.stock import Stock, stock_of
@@ -43,6 +45,11 @@ _LAST_RECORDS = 3
 """How many are read anyway, for what they note."""
 
 
+_COUNTED_EVERY = 30
+"""Who looks again and again counts the payload of an item at every so many looks only, and at
+once where some was missing: it may be a hundred thousand objects."""
+
+
 @dataclass(frozen=True, slots=True)
 class Gathered:
     """What was found, by name. ``unwatched``: stored items that nothing configured stands for.
@@ -62,12 +69,15 @@ class Gatherer:
         self._remembers = remembers
         self._known: dict[str, tuple[str, Holdings]] = {}
         self._records: dict[str, dict[str, JobRecord]] = {}
+        self._incomplete: dict[str, tuple[Point, ...]] = {}
+        self._looks = 0
 
     def gather(
         self, name: str | None, now: Callable[[], datetime], *, asks_servers: bool = True
     ) -> Gathered:
         """Everything about the item called ``name``, or all items of that instance; None: of all.
         ``now`` gives aware instants. ``name`` is configured."""
+        self._looks += 1
         wanted = None if name is None else instance_of(name)
         instances = [one for one in self._fleet.instances() if wanted in (None, one)]
         stock = stock_of(self._fleet)
@@ -89,6 +99,7 @@ class Gatherer:
         ids = {one.item_id for one in items}
         self._known = {key: kept for key, kept in self._known.items() if key in ids}
         self._records = {key: kept for key, kept in self._records.items() if key in ids}
+        self._incomplete = {key: kept for key, kept in self._incomplete.items() if key in ids}
         unwatched = () if name is not None else stock.items
         left_out = [
             f"{instance}/{database}"
@@ -192,6 +203,7 @@ class Gatherer:
                 cancelled=list_cancelled_slots(stored.vault.store, stored.item.id)
                 if open_slots
                 else (),
+                incomplete=self._counted(stored),
                 foreign=next((one for one in records if _is_foreign(one)), None),
             )
         except SqlbakError as error:
@@ -210,6 +222,15 @@ class Gatherer:
         if self._remembers:
             self._records[stored.item.id] = found
         return list(found.values())
+
+    def _counted(self, stored: StoredItem) -> tuple[Point, ...]:
+        """The recovery points whose payload was not all there when it was last counted."""
+        item_id = stored.item.id
+        known = self._incomplete.get(item_id)
+        is_its_turn = (self._looks + crc32(item_id.encode())) % _COUNTED_EVERY == 0
+        if known is None or known or is_its_turn:
+            self._incomplete[item_id] = known = incomplete_points(stored)
+        return known
 
     def _holdings(self, stored: StoredItem) -> Holdings:
         if not self._remembers:

@@ -12,11 +12,11 @@ from datetime import UTC, datetime
 
 from sqlbak.errors import SqlbakError
 from sqlbak.fleet import Fleet
-from sqlbak.model import Point
 from sqlbak.monitor.changes import changes, unprotected
 from sqlbak.monitor.deletions import deletions
 from sqlbak.monitor.events import Event, EventSink
 from sqlbak.monitor.gathering import Gatherer
+from sqlbak.monitor.holdings import Holdings
 from sqlbak.monitor.notifier import Diary
 from sqlbak.monitor.status import ItemStatus, status_of
 from sqlbak.monitor.teller import Teller
@@ -85,7 +85,7 @@ class Watch:
         self._sight: Sight | None = None
         self._is_telling = True
         self._holding: dict[str, Event] = {}
-        self._stored: dict[str, tuple[Point, ...]] = {}
+        self._stored: dict[str, Holdings] = {}
 
     def start(self) -> None:
         """Begin to look, as soon as there is something to look at."""

@@ -37,8 +37,8 @@ class ConfigurationWatch:
     def poll(self) -> LoadedConfiguration | None:
         """The new configuration if the files changed, else None.
 
-        Raises ConfigurationInvalid or UsageError for a bad state of the files, again once in a while
-        as long as it lasts; the caller goes on with what it has.
+        Raises ConfigurationInvalid or UsageError for a bad state of the files, again once in a
+        while as long as it lasts; the caller goes on with what it has.
         """
         before, self._seen = self._seen, self._fingerprint()
         has_changed = self._seen != self._read and self._seen == before
