@@ -16,6 +16,7 @@ from sqlbak.monitor.events import Event, EventKind
 from sqlbak.monitor.metrics import Tally, Vitals
 from sqlbak.monitor.watch import Watch
 from sqlbak.scheduler.logs import event_log
+from sqlbak.vault.layout import points_prefix
 from tests.monitor.fleets import Place
 from tests.monitor.test_notices import event
 from tests.monitor.watching import NOON, served
@@ -70,6 +71,23 @@ def test_it_tells_what_is_wrong_and_that_what_is_configured_no_more_is_over(
         watch.use(place.write("orders"))
         heard.wait_for(lambda: heard.has("backup_missing", "fresh", is_over=True))
         assert not heard.has("server_unreachable", "orders", is_over=True)
+    finally:
+        watch.close()
+
+
+def test_a_log_that_somebody_deletes_is_told_once(tmp_path: Path) -> None:
+    place, heard = Place(tmp_path), Heard()
+    item = place.add("orders", served(NOON))
+    watch = Watch(heard, event_log(StringIO()), every_seconds=0.02, now=lambda: NOON)
+    watch.start()
+    try:
+        watch.use(place.write("orders", more=TOLD))
+        until(lambda: watch.sight is not None)
+        logs = sorted((tmp_path / "vault" / points_prefix(item.id)).glob("*_tl_*"))
+        logs[5].unlink()
+        heard.wait_for(lambda: heard.has("backup_data_deleted", "orders"))
+        (told,) = [one for one in heard.events if one.kind is EventKind.BACKUP_DATA_DELETED]
+        assert "1 log of orders" in told.what
     finally:
         watch.close()
 
@@ -168,3 +186,4 @@ def test_a_condition_is_counted_once_for_each_time_that_it_begins() -> None:
     tally.emit(event(3).over("fine", NOON))
     tally.emit(event(4))
     assert list(tally.counts().values()) == [2]
+    assert tally.lasting() == {EventKind.BACKUP_FAILED: 1}
