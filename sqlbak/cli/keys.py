@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from sqlbak.cli.output import instant
-from sqlbak.cli.session import AsJson, Config, session
+from sqlbak.cli.session import AsJson, Config, VaultName, session
 from sqlbak.errors import ProtectionAtRisk, UsageError
 from sqlbak.policy.secret_reference import SecretReference
 
@@ -60,9 +60,7 @@ def new(
 @app.command("list")
 def list_keys(
     context: typer.Context,
-    vault: Annotated[
-        str | None, typer.Argument(metavar="[VAULT]", help="A vault of the policy files.")
-    ] = None,
+    vault: VaultName = None,
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:

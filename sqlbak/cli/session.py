@@ -30,6 +30,7 @@ __all__ = [
     "RootConfig",
     "Session",
     "VaultKeys",
+    "VaultName",
     "session",
     "size_option",
 ]
@@ -77,6 +78,9 @@ LogSpace = Annotated[
         metavar="SIZE",
         help="How much log may lie on disk ahead of its replay, such as 512MiB or 20GiB (1GiB).",
     ),
+]
+VaultName = Annotated[
+    str | None, typer.Argument(metavar="[VAULT]", help="A vault of the policy files.")
 ]
 Item = Annotated[
     str | None,

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import typer
 
-from sqlbak.cli.session import AsJson, Config, session
+from sqlbak.cli.session import AsJson, Config, VaultName, session
 from sqlbak.errors import FeatureUnsupported
 from sqlbak.fleet import Fleet
 
@@ -18,9 +16,7 @@ app = typer.Typer(no_args_is_help=True, help="Look after a vault.", rich_markup_
 @app.command("check")
 def check(
     context: typer.Context,
-    vault: Annotated[
-        str | None, typer.Argument(metavar="[VAULT]", help="A vault of the policy files.")
-    ] = None,
+    vault: VaultName = None,
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:

@@ -6,7 +6,7 @@ import shlex
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +14,10 @@ from typing import Any
 
 from psycopg.conninfo import conninfo_to_dict
 
-from tests.acceptance.site import Site
+from tests.acceptance.site import Site, kill_hard
 from tests.acceptance.witness import Rows, queries
 from tests.engines.postgres.clusters import (
+    Cluster,
     free_port,
     has_working_program,
     program_directory,
@@ -26,6 +27,8 @@ from tests.engines.postgres.clusters import (
 __all__ = [
     "AMCHECK",
     "Restored",
+    "fed_by_hand",
+    "feeding",
     "judge_files",
     "judge_running",
     "judge_stopped",
@@ -146,11 +149,7 @@ def restored_by_hand(
         assert document["connection"] is None
         judge_files(major, told(document, "Check the files"))
         if document["facts"].get("fed"):
-            command = told(document, "Its log has ")
-            feeder = site.start(*shlex.split(command)[1:])
-            while (into / "sqlbak" / "feed" / "shut").exists():
-                assert feeder.poll() is None, feeder.communicate()
-                time.sleep(0.05)
+            feeder = feeding(site, shlex.split(told(document, "Its log has ")), into)
         port = str(free_port())
         start = told(document, "Start it as user ").replace("PORT", port)
         started = run_as_server_user(["sh", "-c", start], check=False)
@@ -179,6 +178,36 @@ def restored_by_hand(
             feeder.kill()
             feeder.communicate()
         remove_cluster(major, into)
+
+
+@contextmanager
+def fed_by_hand(
+    site: Site, command: Sequence[str], major: int, into: Path
+) -> Iterator[tuple[Cluster, subprocess.Popen[str]]]:
+    """The server on ``into``, paused at its target, fed by the ``command`` that the restore
+    printed; and the feeder."""
+    fed = Cluster(major, into.parent)
+    fed.data_directory = into
+    fed.configure({"port": str(fed.port), "unix_socket_directories": str(into.parent)})
+    feeder = feeding(site, [*command, "--json"], into)
+    try:
+        fed.start()
+        while fed.execute("SELECT pg_get_wal_replay_pause_state()") != [("paused",)]:
+            assert feeder.poll() is None, feeder.communicate()
+            time.sleep(0.05)
+        yield fed, feeder
+    finally:
+        kill_hard(feeder)
+        fed.stop("immediate")
+
+
+def feeding(site: Site, command: Sequence[str], into: Path) -> subprocess.Popen[str]:
+    """A feeder that is ready for the server on ``into``."""
+    feeder = site.start(*command[1:])
+    while (into / "sqlbak" / "feed" / "shut").exists():
+        assert feeder.poll() is None, feeder.communicate()
+        time.sleep(0.05)
+    return feeder
 
 
 def told(document: dict[str, Any], beginning: str) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,7 +15,13 @@ import psycopg
 import pytest
 
 from sqlbak.vault.vault_key import VaultKey
-from tests.acceptance.judges import Restored, judge_running, judge_stopped, remove_cluster
+from tests.acceptance.judges import (
+    Restored,
+    fed_by_hand,
+    judge_running,
+    judge_stopped,
+    remove_cluster,
+)
 from tests.acceptance.shipping_sites import (
     NEWEST,
     POLICY,
@@ -26,7 +31,7 @@ from tests.acceptance.shipping_sites import (
     shipping,
     until_covered,
 )
-from tests.acceptance.site import Site, encrypted_site, kill_hard
+from tests.acceptance.site import Site, encrypted_site
 from tests.engines.postgres.clusters import Cluster, running_cluster, scratch_directory
 
 pytestmark = pytest.mark.postgres
@@ -75,6 +80,17 @@ def rows(document: dict[str, Any]) -> list[int]:
     assert document["proven"] is True
     with psycopg.connect(document["connection"]) as session:
         return [row[0] for row in session.execute("SELECT id FROM steps ORDER BY id")]
+
+
+def restored_ids(site: Site, cluster: Cluster, into: Path, table: str) -> list[int]:
+    """The ids in ``table`` of a restore to the end."""
+    words = ("--start", "--pg-bin", cluster.programs)
+    answer = site.restore("latest", into, *words).ok()
+    try:
+        with psycopg.connect(answer["connection"]) as session:
+            return [row[0] for row in session.execute(f"SELECT id FROM {table} ORDER BY id")]
+    finally:
+        remove_cluster(cluster.major, into)
 
 
 def test_every_point_is_restored_exactly_and_nothing_of_it_can_be_read_in_the_vault(
@@ -198,24 +214,9 @@ def test_a_long_log_is_fed_from_a_folder_with_the_key_that_the_restore_was_given
     (step,) = [step for step in answer["next_steps"] if "sqlbak feed" in step]
     command = shlex.split(step[step.index("sqlbak feed") :])
     assert command[command.index("--vault-key") + 1] == key
-    restored_cluster = Cluster(marked.cluster.major, home)
-    restored_cluster.data_directory = home / "data"
-    restored_cluster.configure(
-        {"port": str(restored_cluster.port), "unix_socket_directories": str(home)}
-    )
-    feeder = marked.site.start(*command[1:], "--json")
-    try:
-        while (home / "data" / "sqlbak" / "feed" / "shut").exists():
-            assert feeder.poll() is None, feeder.communicate()
-            time.sleep(0.05)
-        restored_cluster.start()
-        while restored_cluster.execute("SELECT pg_get_wal_replay_pause_state()") != [("paused",)]:
-            time.sleep(0.05)
-        found = restored_cluster.execute("SELECT id FROM steps ORDER BY id")
-        assert found == [(0,), (1,), (2,), (3,)]
-    finally:
-        kill_hard(feeder)
-        restored_cluster.stop("immediate")
+    with fed_by_hand(marked.site, command, marked.cluster.major, home / "data") as (fed, _):
+        found = fed.execute("SELECT id FROM steps ORDER BY id")
+    assert found == [(0,), (1,), (2,), (3,)]
 
 
 def test_a_rotated_key_goes_on_with_the_chain_and_needs_the_old_one(
@@ -235,15 +236,9 @@ def test_a_rotated_key_goes_on_with_the_chain_and_needs_the_old_one(
     both.backup("log")
     keys = both.run("key", "list").ok()["keys"]
     assert [(key["is_at_hand"], key["is_current"]) for key in keys] == [(True, False), (True, True)]
-    words = ("--start", "--pg-bin", cluster.programs)
-    answer = both.restore("latest", home / "data", *words).ok()
-    try:
-        with psycopg.connect(answer["connection"]) as session:
-            assert session.execute("SELECT id FROM turns ORDER BY id").fetchall() == [(1,), (2,)]
-    finally:
-        remove_cluster(cluster.major, home / "data")
+    assert restored_ids(both, cluster, home / "data", "turns") == [1, 2]
     forgotten = with_options(first, "    encryption: {key: file:../next.key}\n")
-    lost = forgotten.restore("latest", home / "data", *words)
+    lost = forgotten.restore("latest", home / "data")
     assert (lost.code, lost.document["error"]["code"]) == (2, "vault_key_missing")
     assert forgotten.run("key", "list").code == 4
 
@@ -262,22 +257,13 @@ def test_encryption_is_turned_on_in_a_vault_that_has_points_already(
     mixed = with_options(plain, "    encryption: {key: file:../vault.key, plain_points: allowed}\n")
     cluster.execute("INSERT INTO before_and_after VALUES (2)")
     mixed.backup("log")
-    words = ("--start", "--pg-bin", cluster.programs)
-    answer = mixed.restore("latest", home / "data", *words).ok()
-    try:
-        with psycopg.connect(answer["connection"]) as session:
-            found = session.execute("SELECT id FROM before_and_after ORDER BY id").fetchall()
-        assert found == [(1,), (2,)]
-    finally:
-        remove_cluster(cluster.major, home / "data")
+    assert restored_ids(mixed, cluster, home / "data", "before_and_after") == [1, 2]
     strict = with_options(plain, "    encryption: {key: file:../vault.key}\n")
     assert strict.restore("latest", home / "data").document["error"]["code"] == "not_encrypted"
     strict.backup("full")
     cluster.execute("INSERT INTO before_and_after VALUES (3)")
     strict.backup("log")
-    answer = strict.restore("latest", home / "data", *words).ok()
-    remove_cluster(cluster.major, home / "data")
-    assert answer["proven"] is True
+    assert restored_ids(strict, cluster, home / "data", "before_and_after") == [1, 2, 3]
 
 
 def test_shipped_log_of_a_server_that_burnt_down_is_restored_with_the_key(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from tests.acceptance.judges import fed_by_hand
 from tests.acceptance.site import Site
 from tests.engines.postgres.clusters import Cluster, run_as_server_user, scratch_directory
 
@@ -208,26 +208,12 @@ def test_a_long_log_is_fed_by_the_command_that_the_restore_prints(
     assert answer["facts"]["fed"]
     (step,) = [step for step in answer["next_steps"] if "sqlbak feed" in step]
     command = shlex.split(step[step.index("sqlbak feed") :])
-    restored = Cluster(marked.cluster.major, home)
-    restored.data_directory = home / "data"
-    restored.configure({"port": str(restored.port), "unix_socket_directories": str(home)})
-    feeder = marked.site.start(*command[1:], "--json")
-    try:
-        while (home / "data" / "sqlbak" / "feed" / "shut").exists():
-            assert feeder.poll() is None, feeder.communicate()
-            time.sleep(0.05)
-        restored.start()
-        while restored.execute("SELECT pg_get_wal_replay_pause_state()") != [("paused",)]:
-            time.sleep(0.05)
-        restored.execute("SELECT pg_wal_replay_resume()")
+    with fed_by_hand(marked.site, command, marked.cluster.major, home / "data") as (fed, feeder):
+        fed.execute("SELECT pg_wal_replay_resume()")
         out, _ = feeder.communicate(timeout=60)
         assert (feeder.returncode, json.loads(out)["item"]) == (0, "orders")
-        rows = restored.execute("SELECT id FROM steps ORDER BY id")
+        rows = fed.execute("SELECT id FROM steps ORDER BY id")
         assert rows == [(1,), (2,), (3,), (4,)]
-    finally:
-        feeder.kill()
-        feeder.wait()
-        restored.stop("immediate")
     again = marked.site.run("feed", home / "data")
     assert (again.code, again.document["error"]["code"]) == (3, "target_not_usable")
     size = marked.site.restore("latest", home / "other", "--log-space", "much")
