@@ -14,7 +14,7 @@ from sqlbak.monitor import watch as watch_module
 from sqlbak.monitor.attendant import Attendant, WorkersNews
 from sqlbak.monitor.events import Event, EventKind
 from sqlbak.monitor.metrics import Tally, Vitals
-from sqlbak.monitor.watch import Watch
+from sqlbak.monitor.watch import Watch, pause_after
 from sqlbak.scheduler.logs import event_log
 from sqlbak.vault.layout import points_prefix
 from tests.monitor.fleets import Place
@@ -73,6 +73,12 @@ def test_it_tells_what_is_wrong_and_that_what_is_configured_no_more_is_over(
         assert not heard.has("server_unreachable", "orders", is_over=True)
     finally:
         watch.close()
+
+
+def test_looks_leave_room_for_work_but_an_outage_blinds_nobody_for_long() -> None:
+    assert pause_after(2, 60) == 60
+    assert pause_after(20, 60) == 80
+    assert pause_after(900, 60) == 120
 
 
 def test_a_log_that_somebody_deletes_is_told_once(tmp_path: Path) -> None:
