@@ -108,15 +108,7 @@ class Work:
             self.events.emit(rpo_breach(job, self.now()))
         asked = _Asked(self.decide, job, fleet.policy(job.item), self.now)
         try:
-            outcome = around(
-                fleet.configuration.instances[instance_of(job.item)].hooks,
-                job.item,
-                job.type,
-                job.slot,
-                lambda: self._back_up(fleet, job, asked.is_still_due),
-                on_end=lambda name, error: self._hook_ended(job, name, error),
-                stop=self.stop,
-            )
+            outcome = self._back_up(fleet, job, asked.is_still_due)
         except LeaseHeld as error:
             self.log.info("backup left to another", item=job.item, why=error.message)
             return Ended(Ending.LEFT, error=error)
@@ -153,6 +145,15 @@ class Work:
             progress=self.progress,
             stop=self.stop,
             now=self.now,
+            around=lambda take: around(
+                fleet.configuration.instances[instance_of(job.item)].hooks,
+                job.item,
+                job.type,
+                job.slot,
+                take,
+                on_end=lambda name, error: self._hook_ended(job, name, error),
+                stop=self.stop,
+            ),
         )
 
     def _tell(self, job: DueJob, outcome: BackupOutcome, seconds: float) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from sqlbak.errors import BackupPaused, Cancelled, Interrupted, LeaseHeld, ServerUnreachable
 from sqlbak.fleet import Fleet
-from sqlbak.jobs.backup import BackupOutcome
+from sqlbak.jobs.backup import Around, BackupOutcome
 from sqlbak.model import EngineName, Item, Note, NoteCode, Point, PointType
 from sqlbak.monitor.events import Event, EventKind
 from sqlbak.policy.hook_settings import Hook, Hooks
@@ -62,7 +62,11 @@ class Stage:
 
     def take(self, backup: Callable[[], BackupOutcome], *, hours: float = 0.25) -> Any:
         """``hours``: how long ago the last log was taken."""
-        self._monkeypatch.setattr(working, "back_up", lambda *_words, **_more: backup())
+
+        def back_up(*_words: Any, around: Around, **_more: Any) -> BackupOutcome:
+            return around(backup)
+
+        self._monkeypatch.setattr(working, "back_up", back_up)
         return self.work.take(self.fleet, self.job(hours))
 
     def job(self, hours: float) -> DueJob:
