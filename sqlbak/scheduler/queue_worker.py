@@ -25,6 +25,7 @@ from sqlbak.model import PointType
 from sqlbak.monitor.events import NO_EVENTS, EventSink
 from sqlbak.scheduler.admission import Room
 from sqlbak.scheduler.backoff import FIRST_SECONDS, LONGEST_SECONDS
+from sqlbak.scheduler.candidates import candidate_of
 from sqlbak.scheduler.configuration_watch import ConfigurationWatch
 from sqlbak.scheduler.due import DueJob, Protected, due
 from sqlbak.scheduler.heap import give_freed_memory_back
@@ -308,8 +309,11 @@ class QueueWorker:
         try:
             served = self._look(fleet, item)
             protected = Protected(item, fleet.policy(item), served.points, served.cancelled)
-            found = [job for job in self._decide([protected], self._now()) if job.type is kind]
-            return self._take(fleet, found[0], stop) if found else Ended(Ending.NOT_DUE)
+            now = self._now()
+            found = [job for job in self._decide([protected], now) if job.type is kind]
+            if not found or _is_quiet(fleet, found[0], now):
+                return Ended(Ending.NOT_DUE)
+            return self._take(fleet, found[0], stop)
         except SqlbakError as error:
             return Ended(Ending.FAILED, error=error)
         finally:
@@ -366,6 +370,12 @@ class QueueWorker:
             before.close_when_idle()
         self._on_fleet(self._fleet)
         self._log.info("policies loaded", files=[str(file) for file in loaded.files])
+
+
+def _is_quiet(fleet: Fleet, job: DueJob, now: datetime) -> bool:
+    """Whether quiet hours began while it waited in the queue; it is put in again at their end."""
+    is_held_up = candidate_of(fleet, job, now).quiet_until is not None
+    return is_held_up and job.type is not PointType.LOG
 
 
 def _strategy(library: Any) -> Any:

@@ -394,6 +394,19 @@ def test_what_somebody_cancelled_while_it_waited_in_the_queue_is_not_taken(hall:
     assert not hall.status("failed")
 
 
+def test_quiet_hours_that_began_while_a_full_waited_hold_it_up_and_no_log(hall: Hall) -> None:
+    hall.world.points["db03"] = []
+    due_jobs = hall.due()
+    hall.config.write_text(
+        hall.config.read_text().replace("log: 15m", 'log: 15m, quiet_hours: ["12:00-13:00"]')
+    )
+    hall.queue.put(due_jobs)
+    hall.worker("a")
+    hall.until(lambda: not hall.status("todo", "doing"))
+    assert {item for _, item, _ in hall.world.taken} == {*ITEMS} - {"db03"}
+    assert not hall.status("failed")
+
+
 def test_what_is_not_due_any_more_or_not_configured_is_no_failure(hall: Hall) -> None:
     hall.hand_over()
     gone = hall.due()[0]
