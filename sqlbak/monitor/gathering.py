@@ -8,7 +8,7 @@ becomes part of what is known.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -179,10 +179,10 @@ class Gatherer:
 
     def _filled(self, bare: Watched, candidates: list[StoredItem], now: datetime) -> Watched:
         try:
-            pairs = [(one, self._holdings(one)) for one in candidates]
-            if not pairs:
+            found = [(one, *self._holdings(one)) for one in candidates]
+            if not found:
                 return bare
-            stored, holdings = max(pairs, key=lambda pair: _newest_id(pair[1]))
+            stored, holdings, points = max(found, key=lambda one: _newest_id(one[1]))
             jobs = running_jobs([stored], now)
             alive = [job for job in jobs if job.state in (JobState.RUNNING, JobState.CANCELLING)]
             running = {
@@ -203,7 +203,7 @@ class Gatherer:
                 cancelled=list_cancelled_slots(stored.vault.store, stored.item.id)
                 if open_slots
                 else (),
-                incomplete=self._counted(stored),
+                incomplete=self._counted(stored, points),
                 foreign=next((one for one in records if _is_foreign(one)), None),
             )
         except SqlbakError as error:
@@ -223,26 +223,29 @@ class Gatherer:
             self._records[stored.item.id] = found
         return list(found.values())
 
-    def _counted(self, stored: StoredItem) -> tuple[Point, ...]:
+    def _counted(self, stored: StoredItem, points: Sequence[Point] | None) -> tuple[Point, ...]:
         """The recovery points whose payload was not all there when it was last counted."""
         item_id = stored.item.id
         known = self._incomplete.get(item_id)
         is_its_turn = (self._looks + crc32(item_id.encode())) % _COUNTED_EVERY == 0
         if known is None or known or is_its_turn:
-            self._incomplete[item_id] = known = incomplete_points(stored)
+            self._incomplete[item_id] = known = incomplete_points(stored, points)
         return known
 
-    def _holdings(self, stored: StoredItem) -> Holdings:
+    def _holdings(self, stored: StoredItem) -> tuple[Holdings, Sequence[Point] | None]:
+        """What an item's points amount to; and they themselves, where they had to be read."""
         if not self._remembers:
-            return holdings_of(stored.catalog())
+            catalog = stored.catalog()
+            return holdings_of(catalog), catalog.points
         digest = _digest(stored)
         known = self._known.get(stored.item.id)
         if known is not None and known[0] == digest:
-            return known[1]
+            return known[1], None
         # What is committed between the two listings is seen, and computed again next time.
-        holdings = holdings_of(stored.catalog())
+        catalog = stored.catalog()
+        holdings = holdings_of(catalog)
         self._known[stored.item.id] = (digest, holdings)
-        return holdings
+        return holdings, catalog.points
 
 
 def _digest(stored: StoredItem) -> str:
