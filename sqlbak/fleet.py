@@ -87,6 +87,7 @@ class Fleet:
         )
         self._discovery = Discovery(self._look)
         self._listed: dict[str, tuple[float, list[str]]] = {}
+        self._listed_after = -math.inf
         self._lock = threading.Lock()
         self._users = 0
         self._is_retired = False
@@ -305,11 +306,19 @@ class Fleet:
         hundreds of databases of a tick."""
         with self._lock:
             listed_at, ids = self._listed.get(vault.id, (-math.inf, []))
-        if time.monotonic() - listed_at > _LISTED_SECONDS:
+            is_void = listed_at <= self._listed_after
+        if is_void or time.monotonic() - listed_at > _LISTED_SECONDS:
             listed_at, ids = time.monotonic(), vault.item_ids()
             with self._lock:
                 self._listed[vault.id] = (listed_at, ids)
         return ids
+
+    def expect_item(self, item_id: str | None) -> None:
+        """An item has points now, and may have been made just before: a list of items without it is
+        not used any more. None: some item."""
+        with self._lock:
+            if item_id is None or not any(item_id in ids for _, ids in self._listed.values()):
+                self._listed_after = time.monotonic()
 
     def configured_names(self, name: str | None = None) -> Collection[str]:
         """The names of all configured instances and of the databases that SQL Server instances

@@ -14,7 +14,7 @@ from sqlbak.cli.session import Session
 from sqlbak.cli.signals import stop_on_signals
 from sqlbak.engines.port import DatabaseTarget, TailChoice
 from sqlbak.errors import UsageError
-from sqlbak.fleet import Fleet, instance_of
+from sqlbak.fleet import Fleet
 from sqlbak.jobs.tail_log import take_tail
 from sqlbak.model import Item
 from sqlbak.progress import Progress
@@ -51,6 +51,8 @@ class DatabaseRequest:
 
     def check(self) -> None:
         """UsageError for options that contradict each other."""
+        if self.database == "":
+            raise UsageError("--as names no database", hint="give a name, or leave it out")
         if (self.tail is not None or self.disconnect) and not self.overwrite:
             raise UsageError("--tail and --disconnect belong to --overwrite")
         if self.resume and self.overwrite:
@@ -63,6 +65,17 @@ class DatabaseRequest:
             raise UsageError(
                 "--files writes files and a script and touches no server: only --as goes with it"
             )
+
+    def instance_for(self, item: Item) -> str:
+        """The instance to restore ``item`` on. UsageError where its tail cannot be taken there."""
+        instance = self.instance or item.instance
+        if self.tail is TailChoice.BACKUP and instance != item.instance:
+            raise UsageError(
+                f"--tail backup takes the tail of {item.name} itself, and a database of {instance} "
+                "is replaced",
+                hint="give it up with --tail discard, or back up that database first",
+            )
+        return instance
 
     def target(self, source: str) -> DatabaseTarget:
         """The database that is made of the one called ``source``."""
@@ -123,7 +136,7 @@ def restore_database(here: Session, name: str | None, request: DatabaseRequest) 
                 name,
                 request.to,
                 target=request.target,
-                server=lambda item: fleet.restore_server(request.instance or item.instance),
+                server=lambda item: fleet.restore_server(request.instance_for(item)),
                 take_tail=lambda item, name: _take_tail(fleet, item, name, request, shown, stop),
                 lineage=request.lineage,
                 progress=shown,
@@ -143,13 +156,7 @@ def _take_tail(
     progress: Progress,
     stop: StopSignal,
 ) -> None:
-    replaced = f"{request.instance or item.instance}/{name}"
-    if instance_of(replaced) != item.instance:
-        raise UsageError(
-            f"--tail backup takes the tail of {item.name} itself, and {replaced} is replaced",
-            hint="give it up with --tail discard, or back up that database first",
-        )
-    take_tail(fleet, replaced, progress=progress, stop=stop)
+    take_tail(fleet, f"{request.instance_for(item)}/{name}", progress=progress, stop=stop)
 
 
 def restored_document(restored: RestoredDatabase) -> dict[str, Any]:

@@ -30,7 +30,7 @@ def list_points(
             [
                 document["id"],
                 document["item"],
-                "copy-only full" if document["copy_only"] else document["type"],
+                f"copy-only {document['type']}" if document["copy_only"] else document["type"],
                 document["lineage"],
                 document["covers_until"] or "-",
                 size_text(document["size_bytes"]),

@@ -186,9 +186,15 @@ def _by_family(
 ) -> dict[str, list[tuple[_Media, AdoptableSet]]]:
     """The sets of each database, fulls before what builds on them, in log order."""
     groups: dict[str, list[tuple[_Media, AdoptableSet]]] = {}
+    named = {found.header.database for each in media for found in each.sets}
+    if database is not None and database not in named:
+        # Most servers take names so; one that tells them apart by case has the very name.
+        named = {name for name in named if name.casefold() == database.casefold()}
+    elif database is not None:
+        named = {database}
     for each in media:
         for found in each.sets:
-            if database is None or found.header.database.casefold() == database.casefold():
+            if found.header.database in named:
                 groups.setdefault(found.header.family, []).append((each, found))
     if database is not None and not groups:
         names = sorted({found.header.database for each in media for found in each.sets})

@@ -65,7 +65,9 @@ def _tell_gap(run: Run, points: tuple[Point, ...], base: LogBase) -> None:
     logs = [
         point
         for point in points
-        if point.type is PointType.LOG and point.lineage == base.point.lineage
+        if point.type is PointType.LOG
+        and not point.is_copy_only
+        and point.lineage == base.point.lineage
     ]
     newest = max(logs, key=lambda point: point.last_lsn, default=None)
     if base.point.type is not PointType.LOG and newest is not None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlbak.errors import ObjectDamaged, ObjectNotFound
 from sqlbak.jobs.log_chain import next_log_start
-from sqlbak.model import LogPosition, Note, NoteCode, Point
+from sqlbak.model import LogPosition, Note, NoteCode, Point, PointType
 from sqlbak.vault.lineages import list_forks
 from sqlbak.vault.vault import Vault
 
@@ -59,7 +59,9 @@ def find_log_base(
             after_differentials=after_differentials,
         )
     ) is not None:
-        point = next(one for one in candidates if one.position == start)
+        # Where nothing was written since, a log ends where the full before it ended.
+        there = [one for one in candidates if one.position == start]
+        point = max(there, key=lambda one: (one.type is PointType.LOG, not one.is_copy_only))
         try:
             return LogBase(point, vault.manifest(item_id, point.id).facts or {})
         except (ObjectDamaged, ObjectNotFound) as error:

@@ -16,7 +16,10 @@ def is_set_back(points: Sequence[Point], lineage: str | None, next_log_lsn: int 
     if lineage is None or next_log_lsn is None:
         return False
     return any(
-        point.type is PointType.LOG and point.lineage == lineage and point.last_lsn > next_log_lsn
+        point.type is PointType.LOG
+        and not point.is_copy_only
+        and point.lineage == lineage
+        and point.last_lsn > next_log_lsn
         for point in points
     )
 
@@ -46,8 +49,12 @@ def next_log_start(
     """
     if oldest is None:
         return None
+    # The log behind a copy-only log begins where that one began.
     kept = [
-        point for point in points if after_differentials or point.type is not PointType.DIFFERENTIAL
+        point
+        for point in points
+        if (after_differentials or point.type is not PointType.DIFFERENTIAL)
+        and not (point.type is PointType.LOG and point.is_copy_only)
     ]
     line = _line_of(lineage, forks)
     known = {point.lineage for point in kept}

@@ -54,12 +54,14 @@ class ChainRules:
             sequence test); an overlap means another fork, or a foreign backup.
         newest_lineage_is_meant: where nobody names a lineage, one that goes on beside a newer one
             is abandoned.
+        uses_copy_only_logs: what only a copy-only log holds is planned with it as the last one.
         rates: how fast they are restored.
     """
 
     bases_prove_their_end: bool = True
     logs_join_exactly: bool = False
     newest_lineage_is_meant: bool = True
+    uses_copy_only_logs: bool = False
     rates: RestoreRates = DEFAULT_RATES
 
 

@@ -76,7 +76,7 @@ def restore_database_item(
     planned, steps = plan_readable(stock, name, to, lineage=lineage, stop=stop)
     item = planned.stored.item
     chain = _chain(planned, steps)
-    wanted = target(chain.database)
+    wanted = target(_name_meant(name, item, chain.database))
     tail = None if take_tail is None else lambda: take_tail(item, wanted.name)
     outcome = restore_database(
         chain, wanted, server(item), take_tail=tail, progress=progress, stop=stop
@@ -101,9 +101,18 @@ def write_database_files(
 
     planned, steps = plan_readable(stock, name, to, lineage=lineage, stop=stop)
     chain = _chain(planned, steps)
-    wanted = database or chain.database
+    wanted = database or _name_meant(name, planned.stored.item, chain.database)
     written = write_files(chain, directory, database=wanted, progress=progress, stop=stop)
     return WrittenDatabase(planned.stored.item, planned.plan, wanted, written)
+
+
+def _name_meant(asked: str | None, item: Item, last: str) -> str:
+    """What the original is called: as it was asked for where it was found under a newer name than
+    its item's, which the last step of the plan may be too old to know; else as that step says."""
+    if asked is None or asked in (item.name, item.id):
+        return last
+    _, mark, database = asked.partition("/")
+    return database if mark else last
 
 
 def _chain(planned: PlannedItem, steps: Sequence[RestoreStep]) -> DatabaseChain:

@@ -55,6 +55,7 @@ __all__ = [
     "rules_of",
 ]
 
+_VAULT_SQL_SERVER_RULES = replace(SQL_SERVER_RULES, uses_copy_only_logs=True)
 _POSITION = re.compile(r"([0-9A-Fa-f]{1,8})/([0-9A-Fa-f]{1,8})")
 _SQL_SERVER_POSITION = re.compile(r"(\d{1,10}):(\d{1,10}):(\d{1,5})|(\d{16,25})")
 
@@ -262,7 +263,7 @@ def position_in(text: str, engine: EngineName) -> int | None:
 
 def rules_of(engine: EngineName) -> ChainRules:
     """What the engine promises of its backups."""
-    return SQL_SERVER_RULES if engine is EngineName.SQLSERVER else LOOSE_RULES
+    return _VAULT_SQL_SERVER_RULES if engine is EngineName.SQLSERVER else LOOSE_RULES
 
 
 def plan_readable(

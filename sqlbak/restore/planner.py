@@ -8,7 +8,8 @@ Pure: the catalog and the instant come in, a plan or a refusal goes out. The rul
   server's clock was set back, an instant happened more than once and its first occurrence counts,
   which is also where both servers stop ("the latest commit at or before", scanning forward);
 - nothing can stop inside a bulk-logged log;
-- log that was shipped ahead of the next log backup serves only what recovery points do not reach.
+- log that was shipped ahead of the next log backup serves only what recovery points do not reach,
+  and so does a copy-only log, where the rules let it.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from sqlbak.restore.chain import (
     chain_to_position,
     own_ends,
 )
+from sqlbak.restore.copy_only_logs import copy_only_views, view_with
 from sqlbak.restore.parting import require_newest, require_newest_at
 from sqlbak.restore.path import Path, lineages_of, path_of
 from sqlbak.restore.refusal import unreachable_instant, unreachable_point, unreachable_position
@@ -93,7 +95,7 @@ def plan(
     """
     names = lineages_of(catalog) if lineage is None else (lineage,)
     # Of each lineage what recovery points alone reach comes first.
-    seen = [(view, path_of(view, name)) for name in names for view in _views(catalog, name)]
+    seen = [(view, path_of(view, name)) for name in names for view in _views(catalog, name, rules)]
     paths = [path for _, path in seen]
     if not any(path.bases for path in paths):
         raise _nothing(catalog, lineage)
@@ -114,20 +116,32 @@ def plan(
         require_newest(catalog, chosen.path, to, clock)
     view = chains[chosen.path.lineage][0]
     made = _plan(view, chosen, to, rules, clock)
-    return replace(made, rejected=(*made.rejected, *_left_out(catalog, view)))
+    return _of_whole(catalog, view, made)
+
+
+def _of_whole(catalog: Catalog, view: Catalog, made: RestorePlan) -> RestorePlan:
+    """A plan that was made in a view, told of the points as the catalog has them."""
+    known = {point.id: point for point in catalog.points}
+    return replace(
+        made,
+        steps=tuple(known.get(step.id, step) for step in made.steps),
+        rejected=(*made.rejected, *_left_out(catalog, view)),
+    )
 
 
 def _left_out(catalog: Catalog, view: Catalog) -> list[Rejection]:
     held = {point.id for point in view.points}
+    used = "the shipped log does not continue" if view.shipped else "the copy-only log overlaps"
     return [
-        Rejection(point.id, "holds log of its lineage that the shipped log does not continue")
+        Rejection(point.id, f"holds log of its lineage that {used}")
         for point in catalog.points
         if point.id not in held
     ]
 
 
-def _views(catalog: Catalog, lineage: str) -> list[Catalog]:
-    return [replace(catalog, shipped=()), *views(catalog, lineage)]
+def _views(catalog: Catalog, lineage: str, rules: ChainRules) -> list[Catalog]:
+    found = [replace(catalog, shipped=()), *views(catalog, lineage)]
+    return found + (copy_only_views(catalog, lineage) if rules.uses_copy_only_logs else [])
 
 
 def plan_to_point(
@@ -148,16 +162,19 @@ def plan_to_point(
     if point is None:
         newest = sorted(catalog.points, key=lambda point: (point.finished_at, point.id))[-10:]
         raise UnknownName("recovery point", point_id, [point.id for point in newest])
-    path = path_of(catalog, point.lineage)
+    view = catalog
+    if point.type is PointType.LOG and point.is_copy_only and rules.uses_copy_only_logs:
+        view = view_with(catalog, point)
+    path = path_of(view, point.lineage)
     if point.type is PointType.LOG:
-        bases = path.bases if not point.is_copy_only else ()
+        bases = path.bases if view is not catalog or not point.is_copy_only else ()
     else:
         bases = tuple(base for base in path.bases if base.points[-1].id == point_id)
     arrival = chain_to_position(path, bases, point.last_lsn, rules, to=None)
     if arrival is None or (point.type is not PointType.LOG and arrival.log is not None):
         raise unreachable_point(catalog.item, path, point, rules)
     chain = Chain(path, arrival.base, arrival.logs(), point.last_lsn, Certainty.PROVEN, point.id)
-    return _plan(catalog, chain, None, rules, clock)
+    return _of_whole(catalog, view, _plan(view, chain, None, rules, clock))
 
 
 def plan_to_position(

@@ -7,6 +7,7 @@ from typing import Final
 
 from sqlbak.model import Catalog, Window
 from sqlbak.restore.chain import LOOSE_RULES, ChainRules, Key, own_ends, sweep
+from sqlbak.restore.copy_only_logs import copy_only_views
 from sqlbak.restore.path import LogOnPath, Path, lineages_of, path_of
 from sqlbak.restore.tail import views
 
@@ -26,6 +27,8 @@ def windows(catalog: Catalog, *, rules: ChainRules = LOOSE_RULES) -> tuple[Windo
     found: list[Window] = []
     for lineage in lineages_of(catalog):
         seen = [catalog, *views(catalog, lineage)]
+        if rules.uses_copy_only_logs:
+            seen += copy_only_views(catalog, lineage)
         spans = [
             (window.start, window.end)
             for view in seen

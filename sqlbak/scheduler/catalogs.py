@@ -117,6 +117,7 @@ class Catalogs:
         """An item's points have changed; ``item_id``: those of this one, where it is known. The
         index is read again where it does not have the item yet."""
         state = self._current()
+        state.view.expect_item(item_id)
         with state.lock:
             state.known.pop(name, None)
             state.forgotten[name] = time.monotonic()

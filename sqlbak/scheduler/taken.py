@@ -31,12 +31,13 @@ _MOST_TIED = 64
 
 def telling(points: Iterable[Point]) -> tuple[Point, ...]:
     """Those of ``points`` that what is due depends on, in the same order: of the logs of each
-    lineage only the last. So a scheduler that lives for years keeps a few, not all of them."""
+    lineage only the last, copy-only ones apart. So a scheduler that lives for years keeps a few,
+    not all of them."""
     logs: dict[str, list[Point]] = {}
     others: set[str] = set()
     ordered = tuple(points)
     for point in ordered:
-        if point.type is not PointType.LOG:
+        if point.type is not PointType.LOG or point.is_copy_only:
             others.add(point.id)
             continue
         row = logs.setdefault(point.lineage, [])

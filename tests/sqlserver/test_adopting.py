@@ -150,6 +150,59 @@ def test_several_sets_on_one_media_are_each_restored(site: Site, tmp_path: Path)
     assert site.rows("Copy") == ["one", "two"]
 
 
+def test_the_tail_of_a_lost_server_is_adopted_and_restored_to_its_last_commit(
+    site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site.write_history("Sales")
+    kept = site.rows("Sales")
+    site.advance(minutes=2)
+    last = site.insert("Sales", "after the last log backup")
+    site.advance(minutes=2)
+    with site.simulator.lock:
+        site.simulator.database("Sales").state = "SUSPECT"
+    words = ("--to", "latest", "--overwrite", "--tail", "backup")
+    assert site.program("restore", f"{INSTANCE}/Sales", *words) == 3
+    assert "save the end of its log" in capsys.readouterr().err
+    foreign(site, "log", "tail.trn", options="NO_TRUNCATE")
+    folder = elsewhere(site, tmp_path / "rescued")
+    (tail,) = adopted(site, folder).sets
+    assert tail.point is not None
+    assert site.program("list", f"{INSTANCE}/Sales") == 0
+    assert "copy-only log" in capsys.readouterr().out
+    site.restore("Sales", last, "ToTheInstant")
+    site.restore("Sales", "latest", "Latest")
+    site.restore("Sales", tail.point.id, "Whole")
+    site.drop("Sales")
+    site.restore("Sales", tail.point.id, "Sales")
+    everything = [*kept, "after the last log backup"]
+    names = ("ToTheInstant", "Latest", "Whole", "Sales")
+    assert [site.rows(name) for name in names] == [everything] * 4
+    again = site.backup_outcome("Sales", "log")
+    assert [point.type.value for point in again.points] == ["full"]
+
+
+def test_a_copy_only_log_of_others_leaves_the_chain_as_it_is(site: Site, tmp_path: Path) -> None:
+    site.write_history("Sales")
+    site.advance(minutes=2)
+    between = site.insert("Sales", "in the copy")
+    site.advance(minutes=2)
+    foreign(site, "log", "copy.trn", options="COPY_ONLY")
+    (copy,) = adopted(site, elsewhere(site, tmp_path / "theirs")).sets
+    site.advance(minutes=2)
+    site.insert("Sales", "behind it")
+    site.advance(minutes=2)
+    outcome = site.backup_outcome("Sales", "log")
+    assert [point.type.value for point in outcome.points] == ["log"]
+    assert copy.point is not None
+    assert outcome.points[0].first_lsn == copy.point.first_lsn
+    with site.fleet() as fleet:
+        assert len(fleet.stored_items(f"{INSTANCE}/Sales")) == 1
+    site.restore("Sales", outcome.points[0].id, "Whole")
+    assert site.rows("Whole") == site.rows("Sales")
+    site.restore("Sales", between, "Between")
+    assert site.rows("Between") == site.rows("Sales")[:-1]
+
+
 def test_one_database_of_several_can_be_chosen(site: Site, tmp_path: Path) -> None:
     others_took(site)
     site.simulator.create_database("Other", rows=["x"])

@@ -15,7 +15,7 @@ from sqlbak.engines.port import TailChoice
 from sqlbak.engines.sqlserver.connection import Session
 from sqlbak.engines.sqlserver.target import read_server
 from sqlbak.errors import InstantUnreachable, SqlbakError, TargetNotUsable
-from tests.sqlserver.site import Site, said
+from tests.sqlserver.site import INSTANCE, Site, said
 
 SECOND = timedelta(seconds=1)
 
@@ -77,6 +77,26 @@ def test_the_tail_joins_the_vault_before_the_original_is_replaced(site: Site) ->
     restored = site.restore("Sales", now - SECOND, "Before")
     assert site.rows("Before")[-1] == "only in the tail"
     assert restored.plan.certainty.value == "proven"
+
+
+def test_a_tail_that_cannot_be_taken_there_is_told_before_anybody_is_put_out(
+    sales: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    policies = sales.write_policy()
+    text = policies.read_text()
+    again = text[text.index(f"  {INSTANCE}:\n") :].replace(f"  {INSTANCE}:", "  other:", 1)
+    policies.write_text(text + again)
+    with sales.simulator.lock:
+        sessions = len(sales.simulator.instance.statements)
+    code = sales.program(
+        "restore", "erp/Sales", "--to", "latest", "--overwrite", "--tail", "backup",
+        "--disconnect", "--instance", "other",
+    )  # fmt: skip
+    sales.write_policy()
+    assert code == 2
+    assert "takes the tail of erp/Sales itself" in capsys.readouterr().err
+    sent = sales.simulator.instance.statements[sessions:]
+    assert not any("RESTRICTED_USER" in batch for batch in sent)
 
 
 def test_giving_up_the_tail_is_said_aloud(site: Site) -> None:
@@ -325,6 +345,36 @@ def test_an_encrypted_database_needs_its_certificate_where_the_login_can_tell(
         session = Session.open(fleet.restore_server("erp").address)
         with session:
             assert read_server(session).certificates is None
+
+
+def test_a_history_that_the_target_cannot_write_fails_no_restore(site: Site) -> None:
+    site.write_history("Sales")
+    site.simulator.faults.msdb_fails = True
+    site.simulator.faults.msdb_failure_severity = 16
+    at = site.commits["Sales"][-1][0]
+    assert site.restore("Sales", at).outcome.proven
+    assert site.rows("Copy") == site.rows_at("Sales", at)
+
+
+def test_an_empty_name_is_none(sales: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    assert sales.program("restore", "erp/Sales", "--to", "latest", "--as", "") == 2
+    assert "names no database" in capsys.readouterr().err
+
+
+def test_a_renamed_original_is_meant_even_by_an_older_step(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site.write_history("Sales")
+    older = site.commits["Sales"][-2][0]
+    site.simulator.execute("ALTER DATABASE Sales MODIFY NAME = [Sales 2]")
+    site.advance(minutes=1)
+    site.backup("Sales 2", "log")
+    words = ("--to", older.isoformat(), "--overwrite", "--tail", "discard")
+    assert site.program("restore", "erp/Sales", *words) == 3
+    assert "--as NAME" in capsys.readouterr().err
+    assert site.program("restore", "erp/Sales 2", *words) == 0
+    assert site.rows("Sales 2") == site.rows_at("Sales", older)
+    assert site.state("Sales") is None
 
 
 def test_a_renamed_original_is_replaced_under_its_new_name(site: Site) -> None:

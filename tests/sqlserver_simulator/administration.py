@@ -28,7 +28,7 @@ def create_database(session: Session, statement: s.CreateDatabase) -> Events:
         snapshot.source_database_id = source.database_id
         snapshot.is_read_only = True
         snapshot.tables = source.tables.copy()
-        instance.databases[statement.name.lower()] = snapshot
+        instance.databases[instance.key(statement.name)] = snapshot
     else:
         created = instance.create_database(statement.name, collation=statement.collation)
         created.owner = session.login.name
@@ -62,9 +62,9 @@ def alter_database(session: Session, statement: s.AlterDatabase) -> Events:
                 16,
                 2,
             )
-        del instance.databases[database.name.lower()]
+        del instance.databases[instance.key(database.name)]
         database.name = new
-        instance.databases[new.lower()] = database
+        instance.databases[instance.key(new)] = database
         yield Info(Message(5021, f"The database name '{new}' has been set.", 10))
     elif statement.action in {"ADD FILE", "ADD LOG FILE"}:
         _add_file(session, database, statement)
@@ -242,7 +242,7 @@ def drop_database(session: Session, statement: s.DropDatabase) -> Events:
                 16,
                 3,
             )
-        del instance.databases[database.name.lower()]
+        del instance.databases[instance.key(database.name)]
     yield Done(204)
 
 

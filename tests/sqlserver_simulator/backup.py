@@ -21,11 +21,12 @@ from .backupshape import Shape
 from .clock import on_datetime_grid
 from .database import Database, DifferentialBase
 from .errors import Dropped, Message, SqlError
-from .events import Events, Info, Pause
+from .events import Errors, Events, Info, Pause
 from .media import CHUNK, BackupSet
 from .progress import Stepper
 
 if TYPE_CHECKING:
+    from .instance import Instance
     from .session import Session
 
 COMMAND = {"DATABASE": 228, "LOG": 235}
@@ -145,7 +146,7 @@ def _take(wish: BackupWish, database: Database) -> Events:
     finally:
         if not is_finished:
             opened.abort()
-    _record(wish, facts, opened)
+    yield from _record(wish, facts, opened)
     if instance.faults.take("drop_after", wish.command, database.name):
         raise Dropped
     yield from _messages(wish, database, shape, opened.position, started)
@@ -200,15 +201,24 @@ def _commit(wish: BackupWish, database: Database, shape: Shape, facts: BackupSet
         )
 
 
-def _record(wish: BackupWish, facts: BackupSet, opened: BackupMedia) -> None:
+def history_failure(instance: Instance) -> Events:
+    """What is said where msdb takes no record: the statement is done all the same."""
+    text = (
+        "Could not insert a backup or restore history/detail record in the msdb database. This "
+        "may indicate a problem with the msdb database. The backup/restore operation was still "
+        "successful."
+    )
+    instance.error_log.append(f"3009 {text}")
+    if instance.faults.msdb_failure_severity is not None:
+        message = Message(3009, text, instance.faults.msdb_failure_severity)
+        yield Errors([message]) if message.severity > 10 else Info(message)
+
+
+def _record(wish: BackupWish, facts: BackupSet, opened: BackupMedia) -> Events:
     """Into msdb; where that fails the backup is good all the same (3009)."""
     instance = wish.instance
     if instance.faults.msdb_fails:
-        instance.error_log.append(
-            "3009 Could not insert a backup or restore history/detail record in the msdb "
-            "database. This may indicate a problem with the msdb database. The backup/restore "
-            "operation was still successful."
-        )
+        yield from history_failure(instance)
         return
     instance.history.record_backup(
         facts,

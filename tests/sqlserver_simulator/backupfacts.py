@@ -27,7 +27,8 @@ def facts_of(
         )
         algorithm = chosen.get("ALGORITHM", default)
     pages = shape.pages
-    size = pages * 8192 + 71_680
+    # Uncompressed media are as large as the set says; ours are smaller than real ones.
+    size = pages * 8192 + 71_680 if compress else opened.written
     encryption = wish.options.get("ENCRYPTION")
     expires = wish.options.get("EXPIREDATE")
     if (days := wish.options.get("RETAINDAYS")) is not None:

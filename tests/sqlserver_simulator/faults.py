@@ -45,6 +45,8 @@ class Faults:
         self.free_bytes: int | None = None
         self.free_data_bytes: int | None = None
         self.msdb_fails = False
+        # How the client is told of it; nobody has measured whether, and as what.
+        self.msdb_failure_severity: int | None = None
         self.s3_error: str | None = None
         self.leaves_partial_files = False
         self.answers_attention = True

@@ -93,7 +93,7 @@ class ScalarFunctions:
     def _serverproperty(self, name: str) -> Any:
         instance = self.instance
         major, _, build = instance.version.numbers
-        engine = {"Standard": 2, "Express": 4}.get(instance.edition.split()[0], 3)
+        engine = {"Standard": 2, "Web": 2, "Express": 4}.get(instance.edition.split()[0], 3)
         _, _, named = instance.server_name.partition("\\")
         found: dict[str, Any] = {
             "productversion": instance.version.product,
@@ -112,7 +112,7 @@ class ScalarFunctions:
             "isclustered": 0,
             "issingleuser": 0,
             "isintegratedsecurityonly": 0,
-            "collation": "SQL_Latin1_General_CP1_CI_AS",
+            "collation": instance.collation,
             "instancedefaultdatapath": instance.data_path,
             "instancedefaultlogpath": instance.data_path,
             "instancedefaultbackuppath": instance.backup_path,

@@ -92,7 +92,9 @@ class Instance:
         sa_password: str = "Str0ng!Passw0rd",
         s3_endpoints: Mapping[str, str] | None = None,
         unknowns: Unknowns | None = None,
+        collation: str = "SQL_Latin1_General_CP1_CI_AS",
     ) -> None:
+        self.collation = collation
         self.lock = threading.RLock()
         self.version: Version = VERSIONS[year]
         self.server_name = server_name
@@ -156,8 +158,12 @@ class Instance:
             )  # fmt: skip
 
     # databases ---------------------------------------------------------------------------------
+    def key(self, name: str) -> str:
+        """A database's name as the server's collation tells it apart from others."""
+        return name if "_CS" in self.collation else name.lower()
+
     def find(self, name: str) -> Database | None:
-        return self.databases.get(name.lower())
+        return self.databases.get(self.key(name))
 
     def database(self, name: str) -> Database:
         """SqlError 911 where there is none."""
@@ -189,7 +195,7 @@ class Instance:
         filler_bytes: int = 0,
     ) -> Database:  # fmt: skip
         """CREATE DATABASE with the default files; the recovery model comes from model."""
-        if name.lower() in self.databases:
+        if self.key(name) in self.databases:
             raise SqlError(
                 1801, f"Database '{name}' already exists. Choose a different database name.", 16, 3
             )
@@ -205,19 +211,23 @@ class Instance:
         database = Database(
             name, self.new_database_id(), self.clock, files,
             model=model or self.databases["model"].recovery_model,
-            collation=collation or "SQL_Latin1_General_CP1_CI_AS",
+            collation=collation or self.collation,
             compatibility=self.version.compatibility,
         )  # fmt: skip
         database.filler_bytes = filler_bytes
         database.checkpoint()
-        self.databases[name.lower()] = database
+        self.databases[self.key(name)] = database
         return database
+
+    def is_same_path(self, one: str, other: str) -> bool:
+        """Linux tells paths apart by case."""
+        return one == other or (self.platform == "Windows" and one.lower() == other.lower())
 
     def file_owner(self, path: str, *, but: Database | None = None) -> Database | None:
         """The database that uses a physical file."""
         for database in self.databases.values():
             if database is not but and any(
-                file.physical_name.lower() == path.lower() for file in database.files
+                self.is_same_path(file.physical_name, path) for file in database.files
             ):
                 return database
         return None

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from . import permissions
 from . import syntax as s
-from .backup import success, terminating
+from .backup import history_failure, success, terminating
 from .backupoptions import resolved
 from .clock import last_tick, on_datetime_grid
 from .database import Database, DatabaseFile, DifferentialBase, Redo
@@ -145,7 +145,7 @@ class _Restore:
             self.name, self.instance.new_database_id(), self.instance.clock, []
         )
         self._become(target, facts, files, is_new=database is None)
-        self.instance.databases[self.name.lower()] = target
+        self.instance.databases[self.instance.key(self.name)] = target
         yield from self._steps(target, facts)
         with self._interruptible(target, facts):
             contents = opened.contents(position)
@@ -350,7 +350,10 @@ class _Restore:
         target.user_access = facts.user_access
         if "RESTRICTED_USER" in self.options:
             target.user_access = "RESTRICTED_USER"
-        self._remember(target, facts, recovered=recovered)
+        if self.instance.faults.msdb_fails:
+            yield from history_failure(self.instance)
+        else:
+            self._remember(target, facts, recovered=recovered)
         if recovered:
             recover(self.instance, target)
         elif "STANDBY" in self.options:
@@ -389,8 +392,6 @@ class _Restore:
             yield Info(final)
 
     def _remember(self, target: Database, facts: BackupSet, *, recovered: bool) -> None:
-        if self.instance.faults.msdb_fails:
-            return
         history = self.instance.history
         places = [self.session.place(device) for device in self.statement.devices]
         opened = open_media(self.instance, places, self.options)

@@ -127,7 +127,7 @@ class Session:
 
     def transaction_in(self, database: Database) -> Transaction:
         """The session's transaction in a database; begun on first use."""
-        key = database.name.lower()
+        key = self.instance.key(database.name)
         if key not in self.transactions:
             self.transactions[key] = (database, database.begin(*self.transaction_name))
         return self.transactions[key][1]

@@ -47,12 +47,14 @@ class Simulator:
         sa_password: str = "Str0ng!Passw0rd",
         s3_endpoints: Mapping[str, str] | None = None,
         unknowns: Unknowns | None = None,
+        collation: str = "SQL_Latin1_General_CP1_CI_AS",
         tls: str = "off",
         port: int = 0,
     ) -> None:
         self.instance = Instance(
             year=year, server_name=server_name, edition=edition, platform=platform, zone=zone,
             folders=folders, sa_password=sa_password, s3_endpoints=s3_endpoints, unknowns=unknowns,
+            collation=collation,
         )  # fmt: skip
         self.host = "127.0.0.1"
         self.port = port
@@ -249,7 +251,7 @@ class Simulator:
             for each in databases:
                 shared = self.instance.database(each)
                 shared.group = name
-                replica.databases[each.lower()] = shared
+                replica.databases[replica.key(each)] = shared
                 if replica is not self.instance:
                     # A secondary is made by a restore.
                     replica.history.record_restore(

@@ -158,7 +158,7 @@ def _require_writable(session: Session, database: Database) -> None:
 def table_in(session: Session, database: Database, key: TableKey, parts: Any) -> TableData:
     """A table as the session sees it: committed rows and its own."""
     tables = database.tables
-    own = session.transactions.get(database.name.lower())
+    own = session.transactions.get(session.instance.key(database.name))
     if own is not None and own[1].operations:
         tables = tables.with_changes(own[1].operations)
     found = tables.data.get(key)

@@ -206,6 +206,7 @@ class Backing:
                 progress=self.progress,
                 stop=self.stop,
                 refused=files.refused,
+                remarked=lambda said: self.notes.append(Note(NoteCode.OTHER, said)),
             )
             if self.session is not before:
                 self._require_same_server()
@@ -264,8 +265,9 @@ class Backing:
     def _transfer_bytes(self) -> int | None:
         if not isinstance(self.source.folder, DiskFolder):
             return PART_BYTES
-        # TDE before 2019 compresses only with more than 64 KB a transfer.
-        return 131072 if self.database.is_encrypted and self.server.major < 15 else None
+        # TDE compresses only with more than 64 KB a transfer, which 2019 takes by itself from its
+        # cumulative update 5 on.
+        return 131072 if self.database.is_encrypted and self.server.major < 16 else None
 
     def written_before(self, files: SetFiles) -> WrittenSet | None:
         """A log backup that an earlier run took and did not ship; None when it is not whole."""

@@ -88,6 +88,11 @@ MEANINGS: dict[int, Meaning] = RESTORE_MEANINGS | {
         "the server's error log names what is missing",
         ServerNotReady,
     ),
+    1844: meaning(
+        "this edition of SQL Server cannot compress backups",
+        "write compression: none, or auto",
+        FeatureUnsupported,
+    ),
     3021: meaning(
         "BACKUP and RESTORE do not run in a transaction",
         "this is a defect in sqlbak if its own connection was used; please report it",
@@ -221,6 +226,10 @@ MEANINGS: dict[int, Meaning] = RESTORE_MEANINGS | {
         "restore it from the vault: sqlbak restore ITEM --to T --as NAME",
     ),
     3002: meaning("a database snapshot cannot be backed up", "leave it out: databases.exclude"),
+    3009: meaning(
+        "the server could not write the backup into its history (msdb); the backup itself is good",
+        "look at msdb: its disk, its log, and DBCC CHECKDB (msdb)",
+    ),
     3011: meaning("all backup files have to be of one kind", "please report it"),
     3033: meaning("the backup file cannot be on a removable device", "choose another server_path"),
     3042: meaning("the backup passed over damaged pages", CHECKDB),

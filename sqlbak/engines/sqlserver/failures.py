@@ -27,8 +27,11 @@ __all__ = [
     "as_restore_failure",
     "explain_connection_failure",
     "explain_failure",
+    "has_terminated",
+    "is_good_all_the_same",
     "is_left_restoring",
     "number_meaning",
+    "remark_of",
     "server_text",
 ]
 
@@ -58,6 +61,13 @@ _BEHIND_TERMINATING = (
 KNOWN_NUMBERS = frozenset(MEANINGS)
 """The error numbers that have an explanation."""
 
+# Of severity 10: the statement goes on, and the driver tells their words without a number.
+_HISTORY_FAILED = 3009
+_REMARKS = (
+    (_HISTORY_FAILED, "could not insert a backup or restore history"),
+    (4215, "the log was not truncated because"),
+)
+
 _WHITE_SPACE = re.compile(r"\s+")
 
 
@@ -71,6 +81,28 @@ def number_meaning(number: int) -> tuple[str, str] | None:
     """What an error number means and what mends it; None: it is not known."""
     meaning = MEANINGS.get(number)
     return None if meaning is None else (meaning.what, meaning.remedy)
+
+
+def remark_of(said: str) -> str | None:
+    """What the server remarks beside a backup that is good, and what mends it; None for what it
+    says of every backup."""
+    text = server_text(said)
+    number = next((number for number, words in _REMARKS if words in text.lower()), None)
+    if number is None:
+        return None
+    meaning = MEANINGS[number]
+    return f"{meaning.what} ({text}): {meaning.remedy}"
+
+
+def is_good_all_the_same(number: int, texts: Sequence[str | bytes]) -> bool:
+    """Whether an error of a BACKUP is about its record in msdb alone (3009): all that really fail
+    end with 3013, "is terminating abnormally"."""
+    return number == _HISTORY_FAILED and not has_terminated(texts)
+
+
+def has_terminated(texts: Sequence[str | bytes]) -> bool:
+    """Whether the server said that nothing came of a BACKUP or RESTORE (3013)."""
+    return any("terminating abnormally" in server_text(text).lower() for text in texts)
 
 
 def is_left_restoring(texts: Sequence[str]) -> bool:

@@ -8,7 +8,11 @@ from dataclasses import dataclass
 
 from sqlbak.engines.port import DatabaseTarget
 from sqlbak.engines.sqlserver.connection import Session, StatementFailed
-from sqlbak.engines.sqlserver.failures import as_restore_failure
+from sqlbak.engines.sqlserver.failures import (
+    as_restore_failure,
+    is_good_all_the_same,
+    server_text,
+)
 from sqlbak.engines.sqlserver.restoring_chain import DatabaseChain, TargetServer
 from sqlbak.engines.sqlserver.restoring_clock import StopAt
 from sqlbak.engines.sqlserver.restoring_statements import multi_user_statement, recover_statement
@@ -50,6 +54,8 @@ def execute(
     try:
         return run.session.run(statement, doing=doing, stop=run.stop, hear=hear)
     except StatementFailed as failed:
+        if is_good_all_the_same(failed.number, failed.error.texts):
+            return tuple(map(server_text, failed.error.texts))
         raise failed.explained(RestoreFailed) from None
 
 

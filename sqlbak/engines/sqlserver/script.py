@@ -26,6 +26,9 @@ from sqlbak.stopping import StopSignal
 __all__ = ["SCRIPT_NAME", "WrittenFiles", "restore_script", "write_files"]
 
 SCRIPT_NAME = "restore.sql"
+_MASTER = "master"
+_IN_PLACE = frozenset({"model", "msdb"})
+"""System databases that a script can restore only over what is there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +90,9 @@ def restore_script(chain: DatabaseChain, directory: Path, *, database: str) -> s
         "-- The folder of these files, as the server sees it.",
         f"DECLARE @folder nvarchar(200) = {literal(f'{directory.absolute()}/')};",
     ]
-    files = _files_of(chain.steps)
+    name = database.casefold()
+    # System databases stay where they are.
+    files = [] if name == _MASTER or name in _IN_PLACE else _files_of(chain.steps)
     if files:
         lines += [
             "-- Where the database's files go.",
@@ -108,6 +113,8 @@ def restore_script(chain: DatabaseChain, directory: Path, *, database: str) -> s
             f"DECLARE @step{index}_{part} nvarchar(400) = @folder + {literal(name)};"
             for part, (_, name) in enumerate(streams, start=1)
         ]
+    if name == _MASTER:
+        return "\n".join([*lines, "", *_master(chain, names), ""])
     lines += ["", "BEGIN TRY"]
     seen: set[str] = set()
     for index, step in enumerate(chain.steps, start=1):
@@ -140,12 +147,44 @@ def _introduction(chain: DatabaseChain, database: str, stop_at: str | None) -> l
     ]
     if stop_at is not None:
         lines.append(f"-- STOPAT is the wall clock of the server that was backed up: {stop_at}.")
-    if not chain.is_proven:
+    if database.casefold() == _MASTER:
+        lines += [
+            "-- master is restored in single-user mode only (start SQL Server with -m), on the",
+            "-- very version and build that it is from. The server stops by itself at the end.",
+        ]
+    elif database.casefold() in _IN_PLACE:
+        lines += [
+            "-- It replaces the one that is there, on the very version and build that it is from.",
+            "-- Nobody else may use it meanwhile: stop SQL Server Agent and what else does.",
+        ]
+    if not chain.is_proven and any(step.point.type is PointType.LOG for step in chain.steps):
         lines.append(
             "-- Probable, not proven: if the last log says that the database is 'left in the "
             "restoring state', apply the next log before you recover it."
         )
     return [*lines, ""]
+
+
+def _master(chain: DatabaseChain, names: Sequence[Sequence[tuple[str, str]]]) -> list[str]:
+    """The one statement that master takes: no NORECOVERY, no MOVE, nothing behind it."""
+    header = read_header(chain.steps[0].facts["header"])
+    options = [
+        "REPLACE",
+        *([f"FILE = {header.position}"] if header.position > 1 else []),
+        *(["CHECKSUM"] if header.has_checksums else []),
+        "STATS = 10",
+    ]
+    if names[0]:
+        devices = [f"DISK = @step1_{part}" for part in range(1, len(names[0]) + 1)]
+    else:
+        urls = url_devices(chain.steps[0])
+        devices = [f"URL = {literal(device.name)}" for device in urls]
+        options += region_option(urls, "RESTORE_OPTIONS")
+    return [
+        "RESTORE DATABASE [master]",
+        f"    FROM {', '.join(devices)}",
+        f"    WITH {', '.join(options)};",
+    ]
 
 
 def _comment(text: str) -> str:
@@ -170,6 +209,8 @@ def _step(
         count = len(step.facts.get("streams") or step.source.streams())
         devices = [f"DISK = @step{index}_{part}" for part in range(1, count + 1)]
     options = ["NORECOVERY"]
+    if index == 1 and database.casefold() in _IN_PLACE:
+        options.append("REPLACE")
     if step.point.type is PointType.LOG:
         before = chain.cuts.get(step.point.id)
         if is_last and chain.stop_lsn is not None and chain.stop_lsn < step.point.last_lsn:
@@ -179,7 +220,7 @@ def _step(
         elif before is not None:
             options.append(f"STOPBEFOREMARK = {literal(f'lsn:{before}')}")
     for file in backed_up_files(step.facts.get("file_list") or ()):
-        if file.identity not in seen:
+        if file.identity in places and file.identity not in seen:
             seen.add(file.identity)
             options.append(f"MOVE {literal(file.logical_name)} TO {places[file.identity]}")
     if header.position > 1:

@@ -53,8 +53,9 @@ class Server:
 
     @property
     def can_compress(self) -> bool:
-        """Express cannot (it restores compressed backups all the same)."""
-        return self.engine_edition != _EXPRESS
+        """Express and Web cannot (they restore compressed backups all the same). The engine edition
+        that Web tells is that of Standard."""
+        return self.engine_edition != _EXPRESS and not self.edition.startswith("Web")
 
     @property
     def is_case_sensitive(self) -> bool:

@@ -16,6 +16,11 @@ from sqlbak.engines.sqlserver.address import ServerAddress
 from sqlbak.engines.sqlserver.connection import ConnectionLost, Session, StatementFailed
 from sqlbak.engines.sqlserver.databases import Database
 from sqlbak.engines.sqlserver.delivery import ReadableFiles
+from sqlbak.engines.sqlserver.failures import (
+    has_terminated,
+    is_good_all_the_same,
+    remark_of,
+)
 from sqlbak.engines.sqlserver.headers import BackupHeader, read_header
 from sqlbak.engines.sqlserver.percent import PercentWatch
 from sqlbak.engines.sqlserver.rows import Row
@@ -57,9 +62,11 @@ def execute_backup(
     progress: Progress,
     stop: StopSignal,
     refused: Callable[[], None],
+    remarked: Callable[[str], None],
 ) -> Session:
     """Run one BACKUP to its end; the session to go on with, a new one where the old one was lost.
-    ``refused`` is called when the server says that it failed: then nothing came of it.
+    ``refused`` is called when the server says that it failed: then nothing came of it; ``remarked``
+    with what is to be known of a backup that is good.
 
     After a lost connection it is not known whether the set is whole: ``read_set`` tells. Raises
     what the server's refusal means; Interrupted.
@@ -72,12 +79,19 @@ def execute_backup(
         match = _PERCENT.fullmatch(said)
         if match is not None:
             shown.at(float(match[1]))
+        elif (remark := remark_of(said)) is not None:
+            remarked(remark)
 
     try:
         with shown:
             session.run(text, doing=_phase(statement), stop=stop, hear=hear)
     except StatementFailed as failed:
+        said = failed.error.texts
+        if is_good_all_the_same(failed.number, said):
+            return session  # remarked already; the header tells whether the set is whole
         error = failed.explained()
+        if not has_terminated(said):
+            raise error from None  # what it did is not certain: the next run looks
         try:
             refused()
         except SqlbakError as second:

@@ -64,11 +64,13 @@ def check_target(
     """Check the manifests' ``facts`` of a chain, in its order, against the server.
 
     Raises:
+        UsageError: the target's name is none.
         FeatureUnsupported: a system database, or a server that restores no backups.
         TargetNotUsable: all that stands in the way, at once.
     """
     headers = [read_header(each["header"]) for each in facts]
     name = target.name
+    identifier(name)
     where = f"{server.name}/{name}"
     if name.casefold() in _SYSTEM or source_database.casefold() == "master":
         raise FeatureUnsupported(
@@ -92,7 +94,7 @@ def check_target(
         problems.append(
             (
                 f"there is no database {name} that could be replaced",
-                f"leave out --overwrite, or name it: --as {name}",
+                "leave out --overwrite; if it was renamed, name it as it is called now: --as NAME",
             )
         )
     files = file_plan(
@@ -252,7 +254,17 @@ def _check_existing(
         )
         return False, False
     gives_up = target.tail is TailChoice.DISCARD
-    if gives_up and existing.family is None:
+    if existing.state != "ONLINE" and (not gives_up or existing.family is None):
+        what = "which database it is is not told" if gives_up else "its log cannot be backed up"
+        problems.append(
+            (
+                f"{where} is {existing.state}: {what}",
+                f"ALTER DATABASE {name} SET ONLINE if it was taken offline; if it is broken, save "
+                "the end of its log (docs/sql-server.md, “The server is lost, its log disk is "
+                f"not”), then DROP DATABASE {name} and restore with --as {existing.name}",
+            )
+        )
+    elif gives_up and existing.family is None:
         # REPLACE would also pass over the server's own check of the family.
         problems.append(
             (

@@ -119,7 +119,8 @@ def file_plan(
                 continue
             if path.casefold() in taken:
                 problems.append(f"two files would go to {path}")
-            if path.casefold() in others:
+            # On Linux another database may have a file whose name differs in case only.
+            if path.casefold() in others and path not in own.values():
                 problems.append(f"{path} belongs to {others[path.casefold()]}")
             taken.add(path.casefold())
             chosen[file.logical_name] = path

@@ -64,7 +64,7 @@ def problems_of_url(
             "url_unsupported",
             Severity.BLOCKING,
             f"{which} writes no backups to {place.url} (SQL Server 2022 and later do, but for "
-            "Express)",
+            "Express and Web)",
             _DISK,
         )
         return

@@ -97,6 +97,26 @@ def test_other_versions_are_backed_up_too(tmp_path: Path, year: int) -> None:
             assert facts["header"]["CompressionAlgorithm"] == "ZSTD"
 
 
+@pytest.mark.parametrize(("year", "is_told"), [(2016, True), (2019, True), (2022, False)])
+def test_encrypted_databases_are_compressed_on_old_servers_too(
+    tmp_path: Path, year: int, is_told: bool
+) -> None:
+    with site_in(tmp_path / "site", databases=["Secret"], year=year) as site:
+        site.simulator.database("Secret").tde_thumbprint = b"\x01" * 20
+        site.point("Secret", FULL)
+        (sent,) = [
+            batch for batch in site.simulator.instance.statements if batch.startswith("BACKUP ")
+        ]
+        assert ("MAXTRANSFERSIZE = 131072" in sent) is is_told
+
+
+def test_editions_that_cannot_compress_are_backed_up_without(tmp_path: Path) -> None:
+    with site_in(tmp_path / "site", databases=["Sales"], edition="Web Edition (64-bit)") as site:
+        facts = site.manifest("Sales", site.point("Sales", FULL)).facts
+        assert facts is not None
+        assert facts["header"]["Compressed"] == 0
+
+
 def test_stripes_are_streams_of_their_own_and_restore_together(tmp_path: Path) -> None:
     with site_in(tmp_path / "site", databases=["Big"], settings={"stripes": 3}) as site:
         site.simulator.insert("Big", "row")

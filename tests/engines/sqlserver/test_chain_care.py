@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,16 @@ def test_a_foreign_copy_only_full_harms_nothing(site: Site) -> None:
     full = protected(site, "Copied")
     site.simulator.execute("BACKUP DATABASE Copied TO DISK = 'NUL' WITH COPY_ONLY")
     assert site.point("Copied", DIFFERENTIAL).base_id == full.id
+
+
+def test_where_nothing_is_written_nobody_is_said_to_have_taken_log(site: Site) -> None:
+    site.simulator.create_database("Idle", rows=["one"])
+    site.backup("Idle", FULL)
+    time.sleep(1.1)  # points are listed by the second in which they began
+    for _ in range(3):
+        outcome = site.backup("Idle", LOG)
+        assert [point.type for point in outcome.points] == [LOG]
+        assert outcome.notes == ()
 
 
 def test_log_that_another_took_is_named_and_bridged_by_a_differential(site: Site) -> None:
@@ -241,6 +252,22 @@ def test_a_read_only_database_has_its_log_backed_up_once(site: Site) -> None:
     with pytest.raises(BackupPaused, match="read-only"):
         site.backup("Still", LOG)
     assert site.restored("Still") == ["one", "two", "three"]
+
+
+@pytest.mark.parametrize("severity", [10, 16])
+def test_a_history_that_the_server_cannot_write_costs_no_backup(site: Site, severity: int) -> None:
+    name = f"Forgotten {severity}"
+    protected(site, name)
+    site.simulator.faults.msdb_fails = True
+    site.simulator.faults.msdb_failure_severity = severity
+    try:
+        outcomes = [site.backup(name, kind) for kind in (LOG, DIFFERENTIAL)]
+    finally:
+        site.simulator.faults.clear()
+    for outcome, kind in zip(outcomes, (LOG, DIFFERENTIAL), strict=True):
+        assert [point.type for point in outcome.points] == [kind]
+        (note,) = outcome.notes
+        assert "DBCC CHECKDB (msdb)" in note.text
 
 
 def test_purged_history_costs_names_only(site: Site) -> None:

@@ -11,8 +11,10 @@ from sqlbak.engines.sqlserver.failures import (
     as_restore_failure,
     explain_connection_failure,
     explain_failure,
+    is_good_all_the_same,
     is_left_restoring,
     number_meaning,
+    remark_of,
     server_text,
 )
 from sqlbak.errors import (
@@ -123,6 +125,20 @@ def test_the_warning_that_raises_nothing_is_recognized_by_its_words() -> None:
     )
     assert is_left_restoring([warning])
     assert not is_left_restoring(["RESTORE LOG successfully processed 0 pages in 0.010 seconds"])
+
+
+def test_what_the_server_remarks_of_a_good_backup_is_told_with_its_remedy() -> None:
+    remark = remark_of(
+        "The log was not truncated because records at the beginning of the log are pending "
+        "replication or Change Data Capture."
+    )
+    assert remark is not None
+    assert "log_reuse_wait_desc" in remark
+    assert remark_of("Processed 2 pages for database 'x', file 'x_log' on file 1.") is None
+    lost = "Could not insert a backup or restore history/detail record in the msdb database."
+    assert is_good_all_the_same(3009, [lost])
+    assert not is_good_all_the_same(3009, [lost, "BACKUP LOG is terminating abnormally."])
+    assert not is_good_all_the_same(3202, ["Write failed"])
 
 
 @pytest.mark.parametrize(

@@ -107,6 +107,9 @@ def test_the_scheduler_protects_all_databases_and_new_ones(tmp_path: Path) -> No
             assert {each["item"] for each in paused} == {"erp/Away"}
             assert len([each for each in paused if each["type"] == "full"]) == 1
             assert "offline" in paused[0]["why"]
+            # What has its first backup is known at once, and not looked at over and over.
+            seen = [each for each in events(log) if "not needed" in each.get("event", "")]
+            assert seen == []
             site.simulator.execute("DROP DATABASE Newcomer")
         finally:
             process.send_signal(signal.SIGTERM)

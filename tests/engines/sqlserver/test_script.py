@@ -66,6 +66,24 @@ def test_every_step_is_without_recovery_and_only_the_last_log_stops() -> None:
     assert "ONLINE" in script
 
 
+def test_master_gets_the_one_statement_that_it_takes() -> None:
+    script = restore_script(chain(step(0, PointType.FULL, 100, 200)), Path("/b"), database="master")
+    statements = re.findall(r"^RESTORE .*?;", script, re.DOTALL | re.MULTILINE)
+    assert statements == [
+        "RESTORE DATABASE [master]\n    FROM DISK = @step1_1\n"
+        "    WITH REPLACE, CHECKSUM, STATS = 10;"
+    ]
+    assert "NORECOVERY" not in script
+    assert "with -m" in script
+
+
+def test_msdb_is_replaced_where_it_is() -> None:
+    script = restore_script(chain(step(0, PointType.FULL, 100, 200)), Path("/b"), database="msdb")
+    assert "WITH NORECOVERY, REPLACE, CHECKSUM" in script
+    assert "MOVE" not in script
+    assert "RESTORE DATABASE [msdb] WITH RECOVERY;" in script
+
+
 def test_names_with_quotes_and_brackets_stay_names() -> None:
     named = chain(*full_and_logs(1))
     script = restore_script(named, Path("/it's"), database="a]b'c\n; DROP DATABASE x")

@@ -7,7 +7,7 @@ import pytest
 from sqlbak.engines.port import DatabaseTarget, TailChoice
 from sqlbak.engines.sqlserver.target import Drive
 from sqlbak.engines.sqlserver.target_checks import CheckedTarget, check_target
-from sqlbak.errors import FeatureUnsupported, Refused, TargetNotUsable
+from sqlbak.errors import FeatureUnsupported, Refused, TargetNotUsable, UsageError
 from sqlbak.model import PointType
 from tests.engines.sqlserver.making import (
     SALES,
@@ -97,6 +97,23 @@ def test_what_is_replaced_keeps_its_files_where_they_are() -> None:
     assert found.files.paths["Sales"] == "/data/live/Sales.mdf"
     assert found.gives_up_tail
     assert not found.takes_tail
+
+
+@pytest.mark.parametrize("state", ["SUSPECT", "OFFLINE", "RECOVERY_PENDING"])
+@pytest.mark.parametrize("tail", list(TailChoice))
+def test_the_end_of_a_broken_databases_log_can_be_saved_by_hand_first(
+    state: str, tail: TailChoice
+) -> None:
+    there = existing(state=state, family=None, fork=None, last_log_backup=None)
+    text = refused(DatabaseTarget("Sales", replaces=True, tail=tail), there=there)
+    assert f"is {state}" in text
+    assert "save the end of its log" in text
+    assert "DROP DATABASE [Sales]" in text
+
+
+def test_a_name_that_is_none_is_told_before_anything_is_fetched() -> None:
+    with pytest.raises(UsageError, match="130 characters"):
+        checked(DatabaseTarget("x" * 130))
 
 
 def test_log_that_is_in_no_backup_is_never_lost_without_a_word() -> None:
