@@ -6,6 +6,7 @@ it and with whatever tool: a person, a lifecycle rule of the bucket, an attacker
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -65,8 +66,9 @@ def _lost(known: Holdings, item: Watched, now: datetime) -> _Lost:
     if data:
         kept = reasons_to_keep(known.data, retention, item.policy.zone, now)
         data = tuple(point for point in data if point.id in kept)
-    gone = sorted({*known.log_seconds}.difference(item.holdings.log_seconds))
-    logs = (datetime.fromtimestamp(second, UTC) for second in gone)
+    # Counted, since two may have been taken within one second.
+    gone = Counter(known.log_seconds) - Counter(item.holdings.log_seconds)
+    logs = (datetime.fromtimestamp(second, UTC) for second in sorted(gone.elements()))
     return _Lost(data, tuple(at for at in logs if now < kept_until(at, retention.log)))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 
 from sqlbak.errors import StoreUnreachable
 from sqlbak.model import Point, PointType
@@ -56,6 +57,15 @@ def test_a_log_that_the_policy_keeps_is_missed() -> None:
     gone = {id(point) for point in logs[3:9]}
     (what,) = after(points, watched([point for point in points if id(point) not in gone]))
     assert "6 logs of orders" in what
+
+
+def test_of_two_logs_of_one_second_each_is_missed() -> None:
+    second = timedelta(milliseconds=400)
+    points = history(
+        [(FULL, NOON - DAY), *((PointType.LOG, NOON - HOUR + n * second) for n in range(4))]
+    )
+    (what,) = after(points, watched([*points[:2], *points[3:]]))
+    assert "1 log of orders" in what
 
 
 def test_a_log_that_retention_lets_go_is_no_news() -> None:
