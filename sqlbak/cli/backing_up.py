@@ -38,16 +38,24 @@ def backup(
         progress_for(quiet=here.quiet) as shown,
     ):
         name = fleet.item_named(item)
-        outcome = around(
-            fleet.configuration.instances[instance_of(name)].hooks,
+        outcome = back_up(
+            fleet,
             name,
             point_type,
-            None,
-            lambda: back_up(
-                fleet, name, point_type, is_copy_only=copy_only, progress=shown, stop=stop
-            ),
-            on_failure=lambda _which, error: here.output.note(f"note: {error.message}"),
+            is_copy_only=copy_only,
+            progress=shown,
             stop=stop,
+            around=lambda take: around(
+                fleet.configuration.instances[instance_of(name)].hooks,
+                name,
+                point_type,
+                None,
+                take,
+                on_end=lambda _which, error: (
+                    None if error is None else here.output.note(f"note: {error.message}")
+                ),
+                stop=stop,
+            ),
         )
     points = [point_document(outcome.item.name, point) for point in outcome.points]
     # The last one is the newest: a log backup that crossed a fork makes two.

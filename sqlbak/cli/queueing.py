@@ -14,6 +14,7 @@ from sqlbak.cli.output import instant
 from sqlbak.cli.session import AsJson, Config, session
 from sqlbak.cli.signals import stop_on_signals
 from sqlbak.errors import UsageError
+from sqlbak.monitor.attendant import WorkersNews
 from sqlbak.monitor.notifier import Notifier
 from sqlbak.policy.rate import Rate
 from sqlbak.policy.settings import Dsn
@@ -105,7 +106,7 @@ def worker(
                 grace_seconds=grace,
                 heartbeat_seconds=heartbeat,
                 bandwidth=bytes_per_second(bandwidth),
-                events=notifier,
+                events=WorkersNews(notifier),
                 on_fleet=lambda fleet: notifier.use(fleet.configuration.notifications),
             ).run()
         finally:

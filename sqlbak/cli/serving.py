@@ -96,11 +96,13 @@ def _serve(
     log = event_log(as_json=True if here.output.as_json else None)
     address = None if listen is None else parse_address(listen)
     service: Service | None = None
+    dispatch = None if queue is None else QueueDispatch(queue, log)
 
     def vitals() -> Vitals:
         if service is None:
             return Vitals((), 0.0)
-        return Vitals([one.job.type for one in service.waiting], service.idle_seconds)
+        waiting = [one.job.type for one in service.waiting]
+        return Vitals(waiting, service.idle_seconds, {} if dispatch is None else dispatch.counts)
 
     with (
         stop_on_signals() as stop,
@@ -108,7 +110,6 @@ def _serve(
     ):
         before = signal.signal(signal.SIGHUP, lambda _number, _frame: watch.ask())
         try:
-            dispatch = None if queue is None else QueueDispatch(queue, log)
             service = Service(
                 watch,
                 log,

@@ -32,9 +32,10 @@ from sqlbak.progress import NO_PROGRESS, Progress
 from sqlbak.stopping import NEVER, StopSignal
 from sqlbak.stored_item import Served
 from sqlbak.vault.cancelled_slots import list_cancelled_slots
+from sqlbak.vault.lease import Lease
 from sqlbak.vault.work_progress import CountedProgress
 
-__all__ = ["BackupOutcome", "StillDue", "back_up"]
+__all__ = ["Around", "BackupOutcome", "StillDue", "back_up"]
 
 StillDue = Callable[[Served], bool]
 
@@ -49,6 +50,10 @@ class BackupOutcome:
     notes: tuple[Note, ...] = ()
 
 
+Around = Callable[[Callable[[], BackupOutcome]], BackupOutcome]
+"""Does the work that it is given, and something before and after it (jobs/hooks.py)."""
+
+
 def back_up(
     fleet: Fleet,
     name: str,
@@ -61,6 +66,7 @@ def back_up(
     stop: StopSignal = NEVER,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
     wait_seconds: float = 0.0,
+    around: Around = lambda take: take(),
 ) -> BackupOutcome:
     """Take one backup of the item called ``name`` (see sqlbak/fleet.py) and commit it.
 
@@ -69,6 +75,8 @@ def back_up(
     damaged); the outcome's notes say why. ``slot`` is the scheduled instant that the run serves.
     ``still_due`` is a scheduler's: it is asked under the lease, with what is there then, and who
     cancels the run cancels its slot. ``wait_seconds``: how long to wait for another's lease.
+    ``around`` is called under the lease, and only where a backup is to be taken: what it does for
+    one backup never falls into another one's time.
 
     Raises ServerNotReady naming all that stands in the way; LeaseHeld; what engine and vault raise.
     Every run that got as far as the vault leaves a job record there.
@@ -102,7 +110,7 @@ def back_up(
             now,
             None if still_due is None else point_type,
         )
-        return _backed_up(run, point_type, found, still_due, wait_seconds)
+        return _backed_up(run, point_type, found, still_due, wait_seconds, around)
 
 
 def _backed_up(
@@ -111,6 +119,7 @@ def _backed_up(
     found: DiscoveredItem,
     still_due: StillDue | None,
     wait_seconds: float,
+    around: Around,
 ) -> BackupOutcome:
     """``found``: the item as it was when the server was looked at."""
     item = run.item
@@ -132,22 +141,35 @@ def _backed_up(
             cancelled = list_cancelled_slots(run.vault.store, item.id)
             if not still_due(Served(points, cancelled)):
                 return BackupOutcome(item, tuple(left), tuple(run.notes) if left else ())
-        if is_set_back(points, found.lineage, found.next_log_lsn):
-            # Points may have been committed since that look.
-            found = run.engine.inspect().items[0]
-        if is_set_back(points, found.lineage, found.next_log_lsn):
-            rewritten = LogRewritten(
-                f"the log of {item.name} goes on from before the end of what is backed up: it was "
-                "set back to an older state"
-            )
-            made: tuple[Point, ...] = (successor(run, point_type, rewritten),)
-        elif point_type is PointType.LOG:
-            made = log_or_full(run, lease, points, found)
-        elif point_type is PointType.DIFFERENTIAL:
-            made = (differential_or_full(run, lease, points, found),)
-        else:
-            made = (take_full(run, lease),)
-    return BackupOutcome(run.item, (*left, *made), tuple(run.notes))
+
+        def take() -> BackupOutcome:
+            made = _taken(run, lease, point_type, points, found)
+            return BackupOutcome(run.item, (*left, *made), tuple(run.notes))
+
+        return around(take)
+
+
+def _taken(
+    run: Run,
+    lease: Lease,
+    point_type: PointType,
+    points: tuple[Point, ...],
+    found: DiscoveredItem,
+) -> tuple[Point, ...]:
+    if is_set_back(points, found.lineage, found.next_log_lsn):
+        # Points may have been committed since that look.
+        found = run.engine.inspect().items[0]
+    if is_set_back(points, found.lineage, found.next_log_lsn):
+        rewritten = LogRewritten(
+            f"the log of {run.item.name} goes on from before the end of what is backed up: it was "
+            "set back to an older state"
+        )
+        return (successor(run, point_type, rewritten),)
+    if point_type is PointType.LOG:
+        return log_or_full(run, lease, points, found)
+    if point_type is PointType.DIFFERENTIAL:
+        return (differential_or_full(run, lease, points, found),)
+    return (take_full(run, lease),)
 
 
 def _require_readiness(name: str, inspection: Inspection) -> None:

@@ -21,15 +21,15 @@ from sqlbak.policy.calendar import Slot
 from sqlbak.policy.hook_settings import Hook, Hooks
 from sqlbak.stopping import NEVER, StopSignal
 
-__all__ = ["HookFailure", "around"]
+__all__ = ["HookEnd", "around"]
 
 _KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR")
 _SHOWN_BYTES = 2000
 _LOOK_SECONDS = 0.05
 _GRACE_SECONDS = 5.0
 
-HookFailure = Callable[[str, HookFailed], None]
-"""Told of every hook that failed: ``pre`` or ``post``, and how."""
+HookEnd = Callable[[str, HookFailed | None], None]
+"""Told of every hook that ended: ``pre`` or ``post``, and how it failed; None: it did not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ def around(
     slot: Slot | None,
     take: Callable[[], BackupOutcome],
     *,
-    on_failure: HookFailure,
+    on_end: HookEnd,
     stop: StopSignal = NEVER,
 ) -> BackupOutcome:
     """``take()``, with the instance's hooks around it. ``post`` runs whatever happened once ``pre``
@@ -61,7 +61,7 @@ def around(
     failure: BaseException | None = None
     try:
         if (pre := _wanted(hooks.pre, point_type)) is not None:
-            _run("pre", pre, _facts("pre", backup), on_failure, stop)
+            _run("pre", pre, _facts("pre", backup), on_end, stop)
         outcome = take()
     except BaseException as error:
         failure = error
@@ -70,9 +70,9 @@ def around(
         if (post := _wanted(hooks.post, point_type)) is not None:
             facts = _facts("post", backup) | _outcome(outcome, failure)
             try:
-                _run("post", post, facts, on_failure, NEVER)
+                _run("post", post, facts, on_end, NEVER)
             except HookFailed as error:
-                # What failed first is what is told; this was told to on_failure.
+                # What failed first is what is told; this was told to on_end.
                 if failure is None:
                     raise
                 failure.add_note(error.message)
@@ -110,16 +110,18 @@ def _run(
     name: str,
     hook: Hook,
     facts: Mapping[str, str],
-    on_failure: HookFailure,
+    on_end: HookEnd,
     stop: StopSignal,
 ) -> None:
     """HookFailed when it failed and its policy is to stop; Interrupted when ``stop`` is asked."""
     try:
         _call(name, hook, facts, stop)
     except HookFailed as error:
-        on_failure(name, error)
+        on_end(name, error)
         if hook.on_failure == "stop":
             raise
+    else:
+        on_end(name, None)
 
 
 def _call(name: str, hook: Hook, facts: Mapping[str, str], stop: StopSignal) -> None:

@@ -8,14 +8,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
 
-from sqlbak.monitor.events import Event, EventKind
+from sqlbak.monitor.events import Event, EventKind, EventSink
 from sqlbak.monitor.metrics import FleetCollector, Tally, Vitals
 from sqlbak.monitor.notifier import Diary, Notifier
 from sqlbak.monitor.watch import EVERY_SECONDS, Watch
 from sqlbak.monitor.web import Address, Pages, WebServer
 from sqlbak.policy.schema import Configuration
 
-__all__ = ["Attendant"]
+__all__ = ["Attendant", "WorkersNews"]
 
 _DEAD_AFTER_SECONDS = 120.0
 """A scheduler loop that stands still for so long counts as dead: a tick never waits for anything
@@ -37,6 +37,19 @@ class _Told:
         """Count and tell."""
         self.tally.emit(event)
         self.notifier.emit(event)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkersNews:
+    """An EventSink for a worker of a queue. What the vault shows to the schedulers is left for them
+    to tell: the next try, which may end it, is perhaps another worker's."""
+
+    notifier: EventSink
+
+    def emit(self, event: Event) -> None:
+        """Tell what only this worker knows."""
+        if event.kind is not EventKind.BACKUP_FAILED:
+            self.notifier.emit(event)
 
 
 class Attendant:

@@ -146,8 +146,26 @@ def _of_backups(
             f"restored{why}",
             f"take a full now: sqlbak backup {watched.name} --type full",
         )
+    yield from _incomplete(watched)
     yield from _missing(watched, now)
     yield from _failed(watched)
+
+
+def _incomplete(watched: Watched) -> Iterator[Concern]:
+    points = watched.incomplete
+    if not points:
+        return
+    which = points[0].id if len(points) == 1 else f"from {points[0].id} to {points[-1].id}"
+    what = "1 recovery point" if len(points) == 1 else f"{len(points)} recovery points"
+    yield Concern(
+        EventKind.BACKUP_DATA_DAMAGED,
+        watched.name,
+        _CRITICAL,
+        f"of the data of {what} of {watched.name} not all is in the vault any more: {which}; what "
+        "needs it cannot be restored",
+        "find out who deleted it, and bring its objects back from a copy of the vault; take a new "
+        f"full: sqlbak backup {watched.name} --type full",
+    )
 
 
 def _nothing_restorable(watched: Watched) -> Concern:

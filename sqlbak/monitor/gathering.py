@@ -8,11 +8,12 @@ becomes part of what is known.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import islice, takewhile
+from zlib import crc32
 
 import xxhash
 
@@ -24,9 +25,10 @@ from sqlbak.errors import (
     VaultKeyInvalid,
 )
 from sqlbak.fleet import Fleet, StoredItem, instance_of
-from sqlbak.model import EngineName, NoteCode, PointType
+from sqlbak.model import EngineName, NoteCode, Point, PointType
 from sqlbak.monitor.at_once import at_once
 from sqlbak.monitor.holdings import Holdings, holdings_of, taken_at
+from sqlbak.monitor.payloads import incomplete_points
 from sqlbak.monitor.promise import is_served, scheduled
 from sqlbak.monitor.running_jobs import JobState, running_jobs
 from sqlbak.monitor.stock import Stock, stock_of
@@ -48,6 +50,11 @@ _MOST_RECORDS = 40
 
 _LAST_RECORDS = 3
 """How many are read anyway, for what they note."""
+
+
+_COUNTED_EVERY = 30
+"""Who looks again and again counts the payload of an item at every so many looks only, and at
+once where some was missing: it may be a hundred thousand objects."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +84,15 @@ class Gatherer:
         self._remembers = remembers
         self._known: dict[str, tuple[str, Holdings]] = {}
         self._records: dict[str, dict[str, JobRecord]] = {}
+        self._incomplete: dict[str, tuple[Point, ...]] = {}
+        self._looks = 0
 
     def gather(
         self, name: str | None, now: Callable[[], datetime], *, asks_servers: bool = True
     ) -> Gathered:
         """Everything about the item called ``name``, or all items of that instance; None: of all.
         ``now`` gives aware instants. ``name`` is configured."""
+        self._looks += 1
         wanted = None if name is None else instance_of(name)
         instances = [one for one in self._fleet.instances() if wanted in (None, one)]
         stock = stock_of(self._fleet)
@@ -105,6 +115,7 @@ class Gatherer:
         ids = {one.item_id for one in items}
         self._known = {key: kept for key, kept in self._known.items() if key in ids}
         self._records = {key: kept for key, kept in self._records.items() if key in ids}
+        self._incomplete = {key: kept for key, kept in self._incomplete.items() if key in ids}
         unwatched = () if name is not None else stock.items
         left_out = [
             f"{instance}/{database}"
@@ -208,10 +219,10 @@ class Gatherer:
 
     def _filled(self, bare: Watched, candidates: list[StoredItem], now: datetime) -> Watched:
         try:
-            pairs = [(one, self._holdings(one)) for one in candidates]
-            if not pairs:
+            found = [(one, *self._holdings(one)) for one in candidates]
+            if not found:
                 return bare
-            stored, holdings = max(pairs, key=lambda pair: _newest_id(pair[1]))
+            stored, holdings, points = max(found, key=lambda one: _newest_id(one[1]))
             jobs = running_jobs([stored], now)
             alive = [job for job in jobs if job.state in (JobState.RUNNING, JobState.CANCELLING)]
             running = {
@@ -232,6 +243,7 @@ class Gatherer:
                 cancelled=list_cancelled_slots(stored.vault.store, stored.item.id)
                 if open_slots
                 else (),
+                incomplete=self._counted(stored, points),
                 foreign=next((one for one in records if _is_foreign(one)), None),
             )
         except SqlbakError as error:
@@ -251,17 +263,29 @@ class Gatherer:
             self._records[stored.item.id] = found
         return list(found.values())
 
-    def _holdings(self, stored: StoredItem) -> Holdings:
+    def _counted(self, stored: StoredItem, points: Sequence[Point] | None) -> tuple[Point, ...]:
+        """The recovery points whose payload was not all there when it was last counted."""
+        item_id = stored.item.id
+        known = self._incomplete.get(item_id)
+        is_its_turn = (self._looks + crc32(item_id.encode())) % _COUNTED_EVERY == 0
+        if known is None or known or is_its_turn:
+            self._incomplete[item_id] = known = incomplete_points(stored, points)
+        return known
+
+    def _holdings(self, stored: StoredItem) -> tuple[Holdings, Sequence[Point] | None]:
+        """What an item's points amount to; and they themselves, where they had to be read."""
         if not self._remembers:
-            return holdings_of(stored.catalog())
+            catalog = stored.catalog()
+            return holdings_of(catalog), catalog.points
         digest = _digest(stored)
         known = self._known.get(stored.item.id)
         if known is not None and known[0] == digest:
-            return known[1]
+            return known[1], None
         # What is committed between the two listings is seen, and computed again next time.
-        holdings = holdings_of(stored.catalog())
+        catalog = stored.catalog()
+        holdings = holdings_of(catalog)
         self._known[stored.item.id] = (digest, holdings)
-        return holdings
+        return holdings, catalog.points
 
 
 def _digest(stored: StoredItem) -> str:

@@ -4,7 +4,8 @@ last, how much it is. Pure, and small: a fleet's recovery points are millions, a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from array import array
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -30,6 +31,8 @@ class Holdings:
         trouble: why nothing at all could be found out, such as contradictory lineages.
         last: the newest point of each type.
         data: its fulls and differentials.
+        log_seconds: when each of its logs was taken, in seconds since 1970; compact, as they are
+            many.
         size_bytes: everything.
         added_bytes_per_day: over the week before the newest point, or since the first one.
         restore_bytes: about what a restore to ``newest`` fetches.
@@ -42,6 +45,7 @@ class Holdings:
     trouble: SqlbakError | None = None
     last: Mapping[PointType, Point] = field(default_factory=dict)
     data: tuple[Point, ...] = ()
+    log_seconds: Sequence[int] = ()
     size_bytes: int = 0
     added_bytes_per_day: float = 0.0
     restore_bytes: int | None = None
@@ -87,6 +91,10 @@ def holdings_of(catalog: Catalog) -> Holdings:
         trouble=trouble,
         last=last,
         data=tuple(point for point in points if point.type is not PointType.LOG),
+        log_seconds=array(
+            "Q",
+            (int(taken_at(point).timestamp()) for point in points if point.type is PointType.LOG),
+        ),
         size_bytes=sum(point.size_bytes for point in points),
         added_bytes_per_day=_added_a_day(points),
         restore_bytes=None if newest is None else _restore_bytes(catalog, newest),

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -23,14 +23,19 @@ from sqlbak.monitor.watch import Sight
 
 __all__ = ["FleetCollector", "Tally", "Vitals"]
 
+_TOLD_WITH = {EventKind.BACKUP_DATA_DELETED: EventSeverity.CRITICAL}
+"""How much a happening matters, where that is not a warning."""
+
 
 @dataclass(frozen=True, slots=True)
 class Vitals:
     """How the scheduler itself is. ``waiting``: due backups that wait, by type; ``idle_seconds``:
-    since its loop last went round."""
+    since its loop last went round; ``queued``: jobs in the queue by what they do, where there is
+    one."""
 
     waiting: Iterable[PointType]
     idle_seconds: float
+    queued: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -39,23 +44,28 @@ class Tally:
     that it begins. Thread-safe."""
 
     _counts: Counter[tuple[EventKind, EventSeverity]] = field(default_factory=Counter)
-    _open: set[str] = field(default_factory=set)
+    _open: dict[str, EventKind] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def emit(self, event: Event) -> None:
         """Count one event."""
         with self._lock:
             if event.is_over:
-                self._open.discard(event.key)
+                self._open.pop(event.key, None)
             elif event.kind.is_happening or event.key not in self._open:
                 self._counts[event.kind, event.severity] += 1
                 if not event.kind.is_happening:
-                    self._open.add(event.key)
+                    self._open[event.key] = event.kind
 
     def counts(self) -> dict[tuple[EventKind, EventSeverity], int]:
         """How many of each there were."""
         with self._lock:
             return dict(self._counts)
+
+    def lasting(self) -> Mapping[EventKind, int]:
+        """How many conditions of each kind hold now."""
+        with self._lock:
+            return Counter(self._open.values())
 
 
 class FleetCollector(Collector):
@@ -106,6 +116,12 @@ def _of_vitals(vitals: Vitals) -> Iterator[Metric]:
         (),
         [((), vitals.idle_seconds)],
     )
+    yield _gauge(
+        "sqlbak_queue_jobs",
+        "Jobs in the queue, of all schedulers: those to do, and those being done.",
+        ("status",),
+        [((status,), number) for status, number in vitals.queued.items()],
+    )
 
 
 def _of_notices(boxes: Iterable[Postbox], tally: Tally) -> Iterator[Metric]:
@@ -128,9 +144,18 @@ def _of_notices(boxes: Iterable[Postbox], tally: Tally) -> Iterator[Metric]:
     events = CounterMetricFamily(
         "sqlbak_events", "How often something worth telling began.", labels=("kind", "severity")
     )
-    for (kind, severity), number in sorted(tally.counts().items()):
+    # Those that never were are told as 0: Prometheus sees no increase in what was not there before.
+    never = {(kind, _TOLD_WITH.get(kind, EventSeverity.WARNING)): 0 for kind in EventKind}
+    for (kind, severity), number in sorted({**never, **tally.counts()}.items()):
         events.add_metric((kind.value, severity.value), number)
     yield events
+    lasting = tally.lasting()
+    yield _gauge(
+        "sqlbak_conditions",
+        "What is wrong now and worth telling, in items, instances, vaults or policies.",
+        ("kind",),
+        [((kind.value,), lasting.get(kind, 0)) for kind in EventKind if not kind.is_happening],
+    )
 
 
 def _of_sight(sight: Sight) -> Iterator[Metric]:

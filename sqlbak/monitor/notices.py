@@ -16,6 +16,9 @@ __all__ = ["Ledger", "Notice", "NoticeState"]
 
 _HAPPENINGS = frozenset(kind.value for kind in EventKind if kind.is_happening)
 
+_CLOCKS_DIFFER = timedelta(minutes=5)
+"""Events of several threads may come out of order, but by no more."""
+
 _ORDER = (EventSeverity.NOTICE, EventSeverity.WARNING, EventSeverity.CRITICAL)
 
 
@@ -81,7 +84,9 @@ class Ledger:
         return Notice(state, event, known.since, known.seen)
 
     def _is_old(self, known: _Known, event: Event) -> bool:
-        return event.occurred_at - known.told_at >= self.repeat
+        """Also what was told at a time that is yet to come, by a clock that was set back since."""
+        since = event.occurred_at - known.told_at
+        return since >= self.repeat or since < -_CLOCKS_DIFFER
 
     def _forget_happenings(self, now: datetime) -> None:
         """What happened long ago is told anew if it happens again; conditions are kept until they

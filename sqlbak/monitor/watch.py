@@ -12,11 +12,11 @@ from datetime import UTC, datetime
 
 from sqlbak.errors import SqlbakError
 from sqlbak.fleet import Fleet
-from sqlbak.model import Point
 from sqlbak.monitor.changes import changes, unprotected
 from sqlbak.monitor.deletions import deletions
 from sqlbak.monitor.events import Event, EventSink
 from sqlbak.monitor.gathering import Gatherer
+from sqlbak.monitor.holdings import Holdings
 from sqlbak.monitor.notifier import Diary
 from sqlbak.monitor.status import ItemStatus, status_of
 from sqlbak.monitor.teller import Teller
@@ -24,12 +24,14 @@ from sqlbak.policy.schema import Configuration
 from sqlbak.stopping import StopSignal
 from sqlbak.vault.retry import RetryPolicy
 
-__all__ = ["Sight", "Watch"]
+__all__ = ["Sight", "Watch", "pause_after"]
 
 EVERY_SECONDS = 60.0
 _SHARE = 4
 """A look that takes long is followed by a pause so many times as long: watching must not crowd out
 the work."""
+_LONGEST_PAUSE_SECONDS = 120.0
+"""But no longer: a look may take long because everything was away, and that it is back is news."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,11 @@ class Sight:
     statuses: tuple[ItemStatus, ...]
     taken_at: datetime
     seconds: float
+
+
+def pause_after(look_seconds: float, every_seconds: float) -> float:
+    """How long to wait after a look that took so long, where there is to be one so often."""
+    return max(every_seconds, min(_SHARE * look_seconds, _LONGEST_PAUSE_SECONDS))
 
 
 class _View:
@@ -85,7 +92,7 @@ class Watch:
         self._sight: Sight | None = None
         self._is_telling = True
         self._holding: dict[str, Event] = {}
-        self._stored: dict[str, tuple[Point, ...]] = {}
+        self._stored: dict[str, Holdings] = {}
 
     def start(self) -> None:
         """Begin to look, as soon as there is something to look at."""
@@ -134,7 +141,7 @@ class Watch:
                 began = time.monotonic()
                 if view is not None:
                     self._look(view)
-                pause = max(self._every, _SHARE * (time.monotonic() - began))
+                pause = pause_after(time.monotonic() - began, self._every)
         finally:
             if view is not None:
                 view.close()

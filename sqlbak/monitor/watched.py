@@ -8,7 +8,7 @@ from datetime import datetime
 
 from sqlbak.engines.port import Inspection
 from sqlbak.errors import SqlbakError
-from sqlbak.model import PointType
+from sqlbak.model import Point, PointType
 from sqlbak.monitor.holdings import NO_HOLDINGS, Holdings
 from sqlbak.policy.schema import Policy
 from sqlbak.vault.cancelled_slots import TypeSlot
@@ -41,6 +41,7 @@ class Watched:
         cancelled: slots that somebody cancelled; asked for where one is not served only.
         running: since when a backup of each type runs.
         stale_jobs: how many jobs have a running record but no lease that is alive.
+        incomplete: recovery points whose payload is not all there.
         look: at the server; None: it was not asked.
         vault_error: why the vault did not answer.
         key_error: why the vault's key cannot be read here.
@@ -60,6 +61,7 @@ class Watched:
     cancelled: tuple[TypeSlot, ...] = ()
     running: Mapping[PointType, datetime] = field(default_factory=dict)
     stale_jobs: int = 0
+    incomplete: tuple[Point, ...] = ()
     look: Look | None = None
     vault_error: SqlbakError | None = None
     key_error: SqlbakError | None = None

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+import zlib
+from datetime import datetime, timedelta
 
 from sqlbak.fleet import Fleet, instance_of
 from sqlbak.policy.quiet_hours import quiet_until
 from sqlbak.scheduler.admission import Candidate, Room
 from sqlbak.scheduler.due import DueJob
 
-__all__ = ["candidate_of", "room_of"]
+__all__ = ["candidate_of", "room_of", "turn_of"]
 
 
 def candidate_of(
@@ -42,3 +43,12 @@ def room_of(fleet: Fleet, jobs_at_once: int) -> Room:
             if vault.limits.jobs is not None
         },
     )
+
+
+def turn_of(job: DueJob, spread_seconds: float) -> datetime | None:
+    """When an item's turn comes after its slot: always as long after, so that its backups stay as
+    far apart as its slots."""
+    if job.slot is None:
+        return None
+    part = (zlib.crc32(job.item.encode()) % 4096) / 4096
+    return job.slot.instant + timedelta(seconds=spread_seconds * part)

@@ -69,17 +69,20 @@ class _State:
 
 
 class Catalogs:
-    """Call it from one thread; ``forget`` from any. ``on_failure`` is called from a reader."""
+    """Call it from one thread; ``forget`` from any. ``on_failure``, and ``on_success``
+    for each item that was read, are called from a reader."""
 
     def __init__(
         self,
         *,
         age_seconds: float,
         on_failure: Callable[[str, SqlbakError], None],
+        on_success: Callable[[str], None] = lambda _name: None,
         on_news: Callable[[], None] = lambda: None,
     ) -> None:
         self._age_seconds = age_seconds
         self._on_failure = on_failure
+        self._on_success = on_success
         self._on_news = on_news
         self._state: _State | None = None
         self._pools: dict[str, ThreadPoolExecutor] = {}
@@ -179,6 +182,7 @@ class Catalogs:
         except Exception as error:  # noqa: BLE001 - nobody waits for a reader's end
             self._on_failure(name, SqlbakError(f"a defect in sqlbak: {error!r}"))
         else:
+            self._on_success(name)
             kept = replace(served, points=telling(served.points))
             with state.lock:
                 # What was read while it changed is worth nothing.

@@ -8,6 +8,7 @@ twice, costs a look.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,14 +24,25 @@ from sqlbak.scheduler.due import DueJob
 if TYPE_CHECKING:
     import procrastinate
 
-__all__ = ["DATA_QUEUE", "LOG_QUEUE", "TASK", "JobQueue", "QueuedJob", "require_procrastinate"]
+__all__ = [
+    "CONNECT_SECONDS",
+    "DATA_QUEUE",
+    "LOG_QUEUE",
+    "TASK",
+    "JobQueue",
+    "QueuedJob",
+    "in_words",
+    "require_procrastinate",
+    "silence_library",
+]
 
 TASK = "sqlbak.backup"
 LOG_QUEUE, DATA_QUEUE = "sqlbak_log", "sqlbak_data"
 PRIORITIES = {PointType.LOG: 20, PointType.FULL: 10, PointType.DIFFERENTIAL: 5}
 
 _SCHEMA_LOCK = 0x73716C62  # "sqlb": schedulers and workers that start together make it once
-_CONNECT_SECONDS = 10
+CONNECT_SECONDS = 10
+"""How long its server may take to answer before it counts as away."""
 _AT_ONCE = 200
 
 _LIST = f"""
@@ -74,6 +86,13 @@ def require_procrastinate() -> Any:
     return procrastinate
 
 
+def silence_library() -> None:
+    """What the libraries say of jobs and of lost connections is said by sqlbak, once and with the
+    names of items: they would say it every second while the queue's server is away."""
+    for name in ("procrastinate", "psycopg.pool"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
 def lock_of(item: str, kind: PointType) -> str:
     """At most one job with this lock runs: a log backup goes beside a full, nothing else does."""
     return f"{item}.{'log' if kind is PointType.LOG else 'data'}"
@@ -86,23 +105,49 @@ class JobQueue:
         self._procrastinate = require_procrastinate()
         self._dsn = dsn
         self._app: procrastinate.App | None = None
+        self._is_open = False
 
     def open(self) -> Self:
         """Connect, and make the queue's tables if they are not there. QueueUnreachable."""
-        with reaching():
-            prepare(self._dsn)
-            connector = self._procrastinate.SyncPsycopgConnector(
-                conninfo=self._dsn, min_size=1, max_size=2, timeout=_CONNECT_SECONDS
-            )
-            self._app = self._procrastinate.App(connector=connector)
-            self._app.open()
+        silence_library()
+        self._connect()
+        self._is_open = True
         return self
 
     def close(self) -> None:
         """Disconnect."""
+        self._is_open = False
+        self._disconnect()
+
+    def _connect(self) -> None:
+        with reaching():
+            prepare(self._dsn)
+            connector = self._procrastinate.SyncPsycopgConnector(
+                conninfo=self._dsn, min_size=1, max_size=2, timeout=CONNECT_SECONDS
+            )
+            self._app = self._procrastinate.App(connector=connector)
+            self._app.open()
+
+    def _disconnect(self) -> None:
         app, self._app = self._app, None
         if app is not None:
             app.close()
+
+    @contextmanager
+    def _reaching(self) -> Iterator[procrastinate.App]:
+        """The queue. After an error it is connected anew: a pool that found its server away would
+        ask again minutes later only, and the server may be an empty new one."""
+        if not self._is_open:
+            raise RuntimeError("the queue is not open")
+        if self._app is None:
+            self._connect()
+        assert self._app is not None  # noqa: S101 - it was connected
+        try:
+            with reaching():
+                yield self._app
+        except QueueUnreachable:
+            self._disconnect()
+            raise
 
     def __enter__(self) -> Self:
         return self.open()
@@ -139,30 +184,25 @@ class JobQueue:
             for job in jobs
         ]
         try:
-            with reaching():
-                self._opened().job_manager.batch_defer_jobs(queued)
+            with self._reaching() as app:
+                app.job_manager.batch_defer_jobs(queued)
         except self._procrastinate.exceptions.AlreadyEnqueued:
             return False
         return True
 
     def jobs(self, *statuses: str) -> list[QueuedJob]:
         """The jobs in those states, oldest first. QueueUnreachable."""
-        connector = self._opened().connector.get_sync_connector()
-        with reaching():
+        with self._reaching() as app:
+            connector = app.connector.get_sync_connector()
             rows = connector.execute_query_all(_LIST, statuses=list(statuses))
         return [_job(row) for row in rows]
-
-    def _opened(self) -> procrastinate.App:
-        if self._app is None:
-            raise RuntimeError("the queue is not open")
-        return self._app
 
 
 def prepare(dsn: str) -> None:
     """Make procrastinate's tables where they are not, once whoever asks."""
     from procrastinate.schema import SchemaManager
 
-    with psycopg.connect(dsn, connect_timeout=_CONNECT_SECONDS) as connection:
+    with psycopg.connect(dsn, connect_timeout=CONNECT_SECONDS) as connection:
         connection.execute("SELECT pg_advisory_xact_lock(%s)", (_SCHEMA_LOCK,))
         row = connection.execute("SELECT to_regclass('procrastinate_jobs')").fetchone()
         if row == (None,):
@@ -178,9 +218,16 @@ def reaching() -> Iterator[None]:
         yield
     except (psycopg.Error, procrastinate.exceptions.ConnectorException, *pool_errors) as error:
         raise QueueUnreachable(
-            f"the queue cannot be used: {error or type(error).__name__}",
+            f"the queue cannot be used: {in_words(error)}",
             hint="look at its PostgreSQL server; backups go on without it: sqlbak run",
         ) from error
+
+
+def in_words(error: BaseException) -> str:
+    """The cause: procrastinate's own error says "Database error" only."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def batched(jobs: Sequence[DueJob], size: int) -> Iterator[Sequence[DueJob]]:

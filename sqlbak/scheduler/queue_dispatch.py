@@ -4,7 +4,8 @@ in again, and limits hold over the whole fleet of workers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
 from sqlbak.errors import QueueUnreachable
@@ -32,6 +33,12 @@ class QueueDispatch:
         self._log = log
         self._seen: set[Key] = set()
         self._is_away = False
+        self._counts: Mapping[str, int] = {}
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """Jobs to do (``todo``) and being done (``doing``) at the last look."""
+        return self._counts
 
     def hand_over(
         self,
@@ -62,6 +69,8 @@ class QueueDispatch:
         forget: Callable[[str], None],
     ) -> tuple[Waiting, ...]:
         jobs = self._queue.jobs("todo", "doing", "aborted")
+        found = Counter(job.status for job in jobs)
+        self._counts = {status: found[status] for status in ("todo", "doing")}
         active = {(job.item, job.type) for job in jobs if job.is_active}
         ended = {item for item, _ in self._seen - active}
         self._seen = set(active)

@@ -2,34 +2,43 @@
 
 Two procrastinate workers share one process: one takes whatever is most urgent, the other logs
 only, so that fulls that take hours never hold up all of its places.
+
+A queue whose server goes away ends neither the process nor a backup that runs: it is asked again
+until it is back. A job whose backup goes on meanwhile may be handed out a second time; the item's
+lease keeps that from becoming a second backup.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
+import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import wait as wait_for_all
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from sqlbak.errors import SqlbakError
+from sqlbak.errors import QueueUnreachable, SqlbakError
 from sqlbak.fleet import Fleet, instance_of
 from sqlbak.model import PointType
 from sqlbak.monitor.events import NO_EVENTS, EventSink
 from sqlbak.scheduler.admission import Room
 from sqlbak.scheduler.backoff import FIRST_SECONDS, LONGEST_SECONDS
+from sqlbak.scheduler.candidates import candidate_of
 from sqlbak.scheduler.configuration_watch import ConfigurationWatch
 from sqlbak.scheduler.due import DueJob, Protected, due
 from sqlbak.scheduler.heap import give_freed_memory_back
 from sqlbak.scheduler.job_queue import (
+    CONNECT_SECONDS,
     DATA_QUEUE,
     LOG_QUEUE,
     TASK,
+    in_words,
     prepare,
     reaching,
     require_procrastinate,
+    silence_library,
 )
 from sqlbak.scheduler.logs import EventLog
 from sqlbak.scheduler.working import Decide, Ended, Ending, Work
@@ -46,6 +55,8 @@ Take = Callable[[Fleet, DueJob, StopSignal], Ended]
 Look = Callable[[Fleet, str], Served]
 
 _LOOK_SECONDS = 0.2
+_AWAY_SECONDS = 5.0
+"""How soon a queue that went away is asked again."""
 _KEPT_HOURS = 72
 
 
@@ -103,17 +114,35 @@ class QueueWorker:
         self._look = look
         self._fleet: Fleet | None = None
         self._pool = ThreadPoolExecutor(jobs, thread_name_prefix="job")
+        self._running: set[Future[Ended]] = set()
+        self._waits: set[asyncio.Task[Any]] = set()
+        """The jobs of the queue that wait for their backups."""
+        self._left: set[asyncio.Task[Any]] = set()
+        """Those of them whose queue went away."""
+        self._misconfigured_why = ""
+        self._deadline: float | None = None
+        self._is_away = False
+        self._has_served = False
 
     def run(self) -> None:
-        """Work. QueueUnreachable, and ConfigurationInvalid if the first policies are wrong."""
+        """Work. If it fails at the very start: QueueUnreachable, ConfigurationInvalid."""
         # What procrastinate says of its jobs is said here, with their items.
-        logging.getLogger("procrastinate").setLevel(logging.CRITICAL)
+        silence_library()
         give_freed_memory_back()
         try:
             self._reload()
-            with reaching():
-                prepare(self._dsn)
-                asyncio.run(self._serve())
+            while not self._stop.is_requested:
+                try:
+                    with reaching():
+                        prepare(self._dsn)
+                        asyncio.run(self._serve())
+                except QueueUnreachable as error:
+                    if not self._has_served:
+                        raise
+                    self._told_away(error)
+                    self._stop.wait(_AWAY_SECONDS)
+            # Backups of a queue that went away; the others have ended, or were asked to.
+            wait_for_all(self._running.copy(), self._grace_left())
         finally:
             self._abort.request("the worker is stopping")
             self._pool.shutdown(wait=True, cancel_futures=True)
@@ -122,6 +151,7 @@ class QueueWorker:
         self._log.info("stopped")
 
     async def _serve(self) -> None:
+        """Until asked to stop, or QueueUnreachable."""
         jobs = self._room.jobs
         app = self._app(jobs)
         async with app.open_async():
@@ -130,32 +160,71 @@ class QueueWorker:
             if jobs > anything:
                 workers.append(self._worker(app, [LOG_QUEUE], jobs - anything))
             others = [asyncio.create_task(self._recover(app)), asyncio.create_task(self._follow())]
-            self._log.info("worker started", jobs=jobs, for_data=anything)
+            self._told_back(jobs, anything)
             try:
                 while not self._stop.is_requested:
                     done, _ = await asyncio.wait([*workers, *others], timeout=_LOOK_SECONDS)
                     for task in done:
                         task.result()
+                    if done:
+                        # A lost connection ends the library's workers, at times without an error.
+                        raise QueueUnreachable(
+                            "the queue cannot be used: its server closed the connection",
+                            hint="look at the log of that server",
+                        )
                 self._log.info("stopping", grace_seconds=self._grace_seconds)
             finally:
                 await self._end(workers, others)
 
+    def _noted(self, job: asyncio.Task[Any]) -> None:
+        """The library notes the end of a job; where the queue's server went away, or the job was
+        given to another worker meanwhile, it cannot, and nothing is lost by that."""
+        if not job.cancelled() and (error := job.exception()) is not None:
+            self._log.info("queue not told of an end", error=in_words(error))
+
     async def _end(
         self, workers: list[asyncio.Task[None]], others: list[asyncio.Task[None]]
     ) -> None:
-        """No new jobs; those that run may end for a while, and are then asked to."""
+        """No new jobs. Those that run may end for a while, and are then asked to; where the queue
+        went away they are left to go on without it."""
+        if not self._stop.is_requested:
+            self._left = self._waits.copy()
+            for waiting in self._left:
+                waiting.cancel()
         for task in (*workers, *others):
             task.cancel()
-        _, running = await asyncio.wait(workers, timeout=self._grace_seconds)
-        if running:
-            self._abort.request("the worker is stopping")
-        for task in (*workers, *others):
-            with suppress(asyncio.CancelledError):
-                await task
+        if self._stop.is_requested:
+            _, running = await asyncio.wait(workers, timeout=self._grace_left())
+            if running:
+                self._abort.request("the worker is stopping")
+        await asyncio.gather(*workers, *others, return_exceptions=True)
+
+    def _grace_left(self) -> float:
+        """How long running backups may still go on, counted from the first call."""
+        if self._abort.is_requested:
+            return 0.0
+        if self._deadline is None:
+            self._deadline = time.monotonic() + self._grace_seconds
+        return max(self._deadline - time.monotonic(), 0.0)
+
+    def _told_away(self, error: QueueUnreachable) -> None:
+        if not self._is_away:
+            going_on = len(self._running)
+            self._log.error(
+                "queue away", error=error.message, hint=error.hint, backups_going_on=going_on
+            )
+        self._is_away = True
+
+    def _told_back(self, jobs: int, for_data: int) -> None:
+        if self._is_away:
+            self._log.info("queue back")
+        if not self._has_served:
+            self._log.info("worker started", jobs=jobs, for_data=for_data)
+        self._has_served, self._is_away = True, False
 
     def _app(self, jobs: int) -> procrastinate.App:
         connector = self._procrastinate.PsycopgConnector(
-            conninfo=self._dsn, min_size=2, max_size=jobs + 6
+            conninfo=self._dsn, min_size=2, max_size=jobs + 6, timeout=CONNECT_SECONDS
         )
         app: procrastinate.App = self._procrastinate.App(connector=connector)
         app.task(name=TASK, pass_context=True, retry=_strategy(self._procrastinate))(self._job)
@@ -176,23 +245,49 @@ class QueueWorker:
     async def _job(self, _context: Any, /, **arguments: str) -> str:
         """One job of the queue. Its slot and reason are for people."""
         item, kind = arguments["item"], PointType(arguments["type"])
-        with self._abort.branch() as own:
-            running = asyncio.get_running_loop().run_in_executor(
-                self._pool, self._look_and_take, item, kind, own
-            )
-            try:
-                ended = await asyncio.shield(running)
-            except asyncio.CancelledError:
+        branch = ExitStack()
+        own = branch.enter_context(self._abort.branch())
+        future = self._pool.submit(self._take_or_tell, item, kind, own)
+        self._running.add(future)
+        future.add_done_callback(self._running.discard)
+        future.add_done_callback(lambda _future: branch.close())
+        running = asyncio.wrap_future(future)
+        waiting = asyncio.current_task()
+        assert waiting is not None  # noqa: S101 - this is a coroutine
+        waiting.add_done_callback(self._noted)
+        self._waits.add(waiting)
+        try:
+            ended = await asyncio.shield(running)
+        except asyncio.CancelledError:
+            if waiting in self._left:
+                # It goes on in its thread; one that had no thread yet is not begun.
+                running.cancel()
+            else:
                 own.request("the job was aborted in the queue")
                 await running
-                raise
-        return self._settled(item, kind, ended)
+            raise
+        finally:
+            self._waits.discard(waiting)
+        return self._settled(ended)
 
-    def _settled(self, item: str, kind: PointType, ended: Ended) -> str:
+    def _settled(self, ended: Ended) -> str:
         error = ended.error
         if ended.ending in (Ending.CANCELLED, Ending.PAUSED):
             # The next slot is the next try.
             raise self._procrastinate.exceptions.JobAborted
+        if ended.ending in (Ending.FAILED, Ending.LEFT, Ending.INTERRUPTED):
+            message = ended.ending.value if error is None else error.message
+            raise _Again(message, at_once=ended.ending is Ending.INTERRUPTED)
+        return ended.ending.value
+
+    def _take_or_tell(self, item: str, kind: PointType, stop: StopSignal) -> Ended:
+        """Take it, and log what went wrong: nobody may be waiting for the answer any more."""
+        try:
+            ended = self._look_and_take(item, kind, stop)
+        except Exception as defect:
+            self._log.exception("backup failed by a defect", item=item, error=repr(defect))
+            raise
+        error = ended.error
         if ended.ending is Ending.FAILED and error is not None:
             self._log.error(
                 "backup failed",
@@ -202,10 +297,7 @@ class QueueWorker:
                 error=error.message,
                 hint=error.hint,
             )
-        if ended.ending in (Ending.FAILED, Ending.LEFT, Ending.INTERRUPTED):
-            message = ended.ending.value if error is None else error.message
-            raise _Again(message, at_once=ended.ending is Ending.INTERRUPTED)
-        return ended.ending.value
+        return ended
 
     def _look_and_take(self, item: str, kind: PointType, stop: StopSignal) -> Ended:
         """Whether it is still due is known here better than where it was put in."""
@@ -217,8 +309,11 @@ class QueueWorker:
         try:
             served = self._look(fleet, item)
             protected = Protected(item, fleet.policy(item), served.points, served.cancelled)
-            found = [job for job in self._decide([protected], self._now()) if job.type is kind]
-            return self._take(fleet, found[0], stop) if found else Ended(Ending.NOT_DUE)
+            now = self._now()
+            found = [job for job in self._decide([protected], now) if job.type is kind]
+            if not found or _is_quiet(fleet, found[0], now):
+                return Ended(Ending.NOT_DUE)
+            return self._take(fleet, found[0], stop)
         except SqlbakError as error:
             return Ended(Ending.FAILED, error=error)
         finally:
@@ -255,23 +350,32 @@ class QueueWorker:
             try:
                 self._reload()
             except SqlbakError as error:
-                self._log.error(
-                    "policies not reloaded; the last good ones stay in force",
-                    code=error.code,
-                    error=error.message,
-                    hint=error.hint,
-                )
+                if self._misconfigured_why != error.message:
+                    self._log.error(
+                        "policies not reloaded; the last good ones stay in force",
+                        code=error.code,
+                        error=error.message,
+                        hint=error.hint,
+                    )
+                self._misconfigured_why = error.message
 
     def _reload(self) -> None:
         loaded = self._watch.poll()
         if loaded is None:
             return
+        self._misconfigured_why = ""
         before = self._fleet
         self._fleet = Fleet(loaded.configuration, stop=self._abort, bandwidth=self._cap)
         if before is not None:
             before.close_when_idle()
         self._on_fleet(self._fleet)
         self._log.info("policies loaded", files=[str(file) for file in loaded.files])
+
+
+def _is_quiet(fleet: Fleet, job: DueJob, now: datetime) -> bool:
+    """Whether quiet hours began while it waited in the queue; it is put in again at their end."""
+    is_held_up = candidate_of(fleet, job, now).quiet_until is not None
+    return is_held_up and job.type is not PointType.LOG
 
 
 def _strategy(library: Any) -> Any:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import threading
 import time
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ from sqlbak.policy.calendar import Slot
 from sqlbak.policy.schema import Configuration
 from sqlbak.scheduler.admission import Busy, Candidate, Waiting, admit
 from sqlbak.scheduler.backoff import Backoff
-from sqlbak.scheduler.candidates import candidate_of, room_of
+from sqlbak.scheduler.candidates import candidate_of, room_of, turn_of
 from sqlbak.scheduler.catalogs import Catalogs
 from sqlbak.scheduler.configuration_watch import ConfigurationWatch
 from sqlbak.scheduler.due import DueJob, Protected, due, quiet_until
@@ -31,6 +30,7 @@ from sqlbak.scheduler.in_force import record_in_force
 from sqlbak.scheduler.logs import EventLog
 from sqlbak.scheduler.queue_dispatch import QueueDispatch
 from sqlbak.scheduler.shippers import Shippers
+from sqlbak.scheduler.told_names import is_asked_for_names, told_names
 from sqlbak.scheduler.working import Decide, Ended, Ending, Work
 from sqlbak.stopping import StopSignal
 from sqlbak.vault.retry import RetryPolicy
@@ -114,10 +114,11 @@ class Service:
         self._catalogs = Catalogs(
             age_seconds=limits.catalog_age_seconds,
             on_failure=lambda name, error: self._failed((name, None), "catalog not read", error),
+            on_success=self._answered,
             on_news=self._wake.set,
         )
         self._bandwidth = None if limits.bandwidth is None else BandwidthCap(limits.bandwidth)
-        self._is_misconfigured = False
+        self._misconfigured_why = ""
         self._waiting: tuple[Waiting, ...] = ()
         self._looked_at = time.monotonic()
         self._silent: set[str] = set()
@@ -190,8 +191,8 @@ class Service:
             instances=sorted(loaded.configuration.instances),
             digest=loaded.digest[:12],
         )
-        if self._is_misconfigured:
-            self._is_misconfigured = False
+        if self._misconfigured_why:
+            self._misconfigured_why = ""
             self._events.emit(self._misconfigured("").over("policies are valid again", self._now()))
 
     def _record(self, view: Fleet) -> None:
@@ -205,13 +206,14 @@ class Service:
         try:
             self._reload()
         except SqlbakError as error:
-            self._is_misconfigured = True
-            self._log.error(
-                "policies not reloaded; the last good ones stay in force",
-                code=error.code,
-                error=error.message,
-                hint=error.hint,
-            )
+            if self._misconfigured_why != error.message:
+                self._log.error(
+                    "policies not reloaded; the last good ones stay in force",
+                    code=error.code,
+                    error=error.message,
+                    hint=error.hint,
+                )
+            self._misconfigured_why = error.message
             self._events.emit(self._misconfigured(error.message))
 
     def _misconfigured(self, message: str) -> Event:
@@ -235,7 +237,7 @@ class Service:
             if self._stop.is_requested:
                 return
             candidates += [
-                candidate_of(fleet, job, now, not_before=_turn(job, spread))
+                candidate_of(fleet, job, now, not_before=turn_of(job, spread))
                 for job in self._due(fleet, name, now)
             ]
         if self._queue is not None:
@@ -252,16 +254,24 @@ class Service:
     def _item_names(self, fleet: Fleet) -> Iterator[str]:
         """The items of all instances; an instance that cannot be asked for its own is told of and
         holds up no other."""
-        for instance in fleet.instances():
-            self._silent.add(instance)
-            with self._state.lock:
-                if self._state.backoff.is_waiting((instance, None), time.monotonic()):
-                    continue
-            try:
-                yield from fleet.item_names(instance)
-                self._silent.discard(instance)
-            except SqlbakError as error:
-                self._failed((instance, None), "items not found", error)
+        moment = time.monotonic()
+        with self._state.lock:
+            waiting = self._state.backoff.is_waiting
+            asked = [one for one in fleet.instances() if not waiting((one, None), moment)]
+        self._silent = {*fleet.instances()}.difference(asked)
+        for instance, told in told_names(fleet, asked):
+            if isinstance(told, SqlbakError):
+                self._silent.add(instance)
+                self._failed((instance, None), "items not found", told)
+                continue
+            if is_asked_for_names(fleet, instance):
+                self._answered(instance)
+            yield from told
+
+    def _answered(self, name: str) -> None:
+        """An instance told its items, or a catalog was read: the next failure is a first one."""
+        with self._state.lock:
+            self._state.backoff.succeeded((name, None))
 
     def _forget_gone(self, names: Iterable[str]) -> None:
         """Databases come and go, and a service lives for years: nothing is kept of those that are
@@ -381,15 +391,6 @@ class Service:
                 if not self._state.running:
                     return
             time.sleep(0.05)
-
-
-def _turn(job: DueJob, spread_seconds: float) -> datetime | None:
-    """When an item's turn comes after its slot: always as long after, so that its backups stay as
-    far apart as its slots."""
-    if job.slot is None:
-        return None
-    part = (zlib.crc32(job.item.encode()) % 4096) / 4096
-    return job.slot.instant + timedelta(seconds=spread_seconds * part)
 
 
 def _identity(job: DueJob) -> str:

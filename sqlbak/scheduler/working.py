@@ -33,7 +33,7 @@ from sqlbak.stopping import StopSignal
 from sqlbak.stored_item import Served
 from sqlbak.vault.job_records import JobOutcome, JobRecord, write_job
 
-__all__ = ["Decide", "Ended", "Ending", "Work", "backup_failure", "rpo_breach"]
+__all__ = ["Decide", "Ended", "Ending", "Work", "backup_failure", "hook_failure", "rpo_breach"]
 
 Decide = Callable[[Iterable[Protected], datetime], list[DueJob]]
 
@@ -108,15 +108,7 @@ class Work:
             self.events.emit(rpo_breach(job, self.now()))
         asked = _Asked(self.decide, job, fleet.policy(job.item), self.now)
         try:
-            outcome = around(
-                fleet.configuration.instances[instance_of(job.item)].hooks,
-                job.item,
-                job.type,
-                job.slot,
-                lambda: self._back_up(fleet, job, asked.is_still_due),
-                on_failure=lambda name, error: self._hook_failed(job, name, error),
-                stop=self.stop,
-            )
+            outcome = self._back_up(fleet, job, asked.is_still_due)
         except LeaseHeld as error:
             self.log.info("backup left to another", item=job.item, why=error.message)
             return Ended(Ending.LEFT, error=error)
@@ -153,6 +145,15 @@ class Work:
             progress=self.progress,
             stop=self.stop,
             now=self.now,
+            around=lambda take: around(
+                fleet.configuration.instances[instance_of(job.item)].hooks,
+                job.item,
+                job.type,
+                job.slot,
+                take,
+                on_end=lambda name, error: self._hook_ended(job, name, error),
+                stop=self.stop,
+            ),
         )
 
     def _tell(self, job: DueJob, outcome: BackupOutcome, seconds: float) -> None:
@@ -217,7 +218,11 @@ class Work:
                     )
                 )
 
-    def _hook_failed(self, job: DueJob, name: str, error: HookFailed) -> None:
+    def _hook_ended(self, job: DueJob, name: str, error: HookFailed | None) -> None:
+        if error is None:
+            what = f"{job.item}: the {name} hook of {job.type.value} backups does its work again"
+            self.events.emit(hook_failure(job, name, None, self.now()).over(what, self.now()))
+            return
         self.log.error(
             "hook failed",
             item=job.item,
@@ -226,17 +231,7 @@ class Work:
             error=error.message,
             hint=error.hint,
         )
-        self.events.emit(
-            Event(
-                EventKind.HOOK_FAILED,
-                job.item,
-                EventSeverity.WARNING,
-                f"{job.item}: {error.message}",
-                error.hint,
-                self.now(),
-                name,
-            )
-        )
+        self.events.emit(hook_failure(job, name, error, self.now()))
 
     def _record_missed(self, fleet: Fleet, job: DueJob, outcome: BackupOutcome) -> None:
         """One record for all slots of this type that nothing served, so that they are found among
@@ -279,6 +274,20 @@ def backup_failure(job: DueJob, error: SqlbakError | None, now: datetime) -> Eve
         (error.hint if error else "") or "it is tried again by itself",
         now,
         job.type.value,
+    )
+
+
+def hook_failure(job: DueJob, name: str, error: HookFailed | None, now: datetime) -> Event:
+    """That the hook called ``name`` failed at a backup of that type; None stands for an error that
+    is over."""
+    return Event(
+        EventKind.HOOK_FAILED,
+        job.item,
+        EventSeverity.WARNING,
+        f"{job.item}: {error.message if error else ''}",
+        error.hint if error else "",
+        now,
+        f"{name} {job.type.value}",
     )
 
 

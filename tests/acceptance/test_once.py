@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -12,6 +13,9 @@ from sqlbak.fleet import Fleet
 from sqlbak.model import PointType
 from sqlbak.policy.loading import load_configuration
 from sqlbak.scheduler.decisions import Decisions, decide_all
+from sqlbak.vault.items import item_ids
+from sqlbak.vault.lease import Leases
+from sqlbak.vault.opening import open_store
 from tests.acceptance.site import Site
 from tests.engines.postgres.clusters import Cluster
 
@@ -110,3 +114,11 @@ def test_hooks_run_around_a_backup_whoever_asked_for_it(tmp_path: Path, cluster:
         ]
         * 2
     )
+
+    # What another process takes now is none of our business, and so are hooks.
+    with closing(open_store(site.vault_url)) as store:
+        (item_id,) = item_ids(store)
+        lease = Leases(store, holder="another").acquire(f"{item_id}.data", purpose="a full")
+        assert site.run("backup", "orders", "--type", "full").code == 1
+        lease.release()
+    assert len(diary.read_text().splitlines()) == 4

@@ -98,6 +98,12 @@ def test_an_item_goes_from_unprotected_to_healthy_to_at_risk_to_unreachable(
     assert "unreachable" in spoken.out
     assert "critical: the server of orders cannot be asked" in spoken.out
 
+    # Somebody deletes data of the full; its manifest is still there.
+    next((tmp_path / "vault").glob("items/*/data/*/*")).unlink()
+    damaged = status("--vault-only", "--json")
+    assert damaged.code == 4
+    assert codes(item_of(damaged.document), "critical") == {"backup_data_damaged"}
+
 
 def test_a_vault_that_is_away_is_told_as_such(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

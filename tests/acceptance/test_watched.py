@@ -20,11 +20,12 @@ import pytest
 
 from tests.acceptance.site import Site, kill_hard
 from tests.engines.postgres.clusters import available_majors, free_port, running_cluster
-from tests.monitor.programs import RULES, program
+from tests.monitor.programs import CHECKOUT, RULES, program
 from tests.monitor.receivers import webhook
 
 pytestmark = pytest.mark.postgres
 
+DASHBOARD = CHECKOUT / "docker" / "grafana" / "sqlbak.json"
 PATIENCE_SECONDS = 120.0
 
 
@@ -111,9 +112,12 @@ def test_a_service_is_scraped_and_tells_what_begins_and_what_is_over(tmp_path: P
                 assert one_value(url, 'sqlbak_last_backup_bytes{type="full"}') > 0  # type: ignore[operator]
                 assert one_value(url, "sqlbak_slot_lag_bytes") is not None
 
+                assert empty_panels(url) == {"Problems"}
+
                 cluster.stop()
                 until(lambda: one_value(url, "sqlbak_server_up") == 0)
                 until(lambda: ("new", "server_unreachable") in hook.kinds())
+                until(lambda: "Problems" not in empty_panels(url))
                 cluster.start()
                 until(lambda: ("over", "server_unreachable") in hook.kinds())
                 until(lambda: one_value(url, healthy) == 1)
@@ -126,6 +130,16 @@ def test_a_service_is_scraped_and_tells_what_begins_and_what_is_over(tmp_path: P
             assert hook.url not in said
         finally:
             kill_hard(process)
+
+
+def empty_panels(url: str) -> set[str]:
+    """The titles of the dashboard's panels of which no query finds anything."""
+    found = set()
+    for panel in json.loads(DASHBOARD.read_text())["panels"]:
+        asks = [one["expr"].replace("$item", ".*") for one in panel.get("targets", [])]
+        if asks and not any(asked(url, "query", query=ask)["result"] for ask in asks):
+            found.add(panel["title"])
+    return found
 
 
 def rules_of(url: str) -> list[dict[str, Any]]:

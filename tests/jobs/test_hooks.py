@@ -51,6 +51,10 @@ class Ran:
         self.told: list[tuple[str, str]] = []
         self.taken = 0
 
+    def end(self, name: str, error: HookFailed | None) -> None:
+        if error is not None:
+            self.told.append((name, error.message))
+
     def run(
         self,
         hooks: Hooks,
@@ -68,7 +72,7 @@ class Ran:
             kind,
             SLOT,
             took,
-            on_failure=lambda name, error: self.told.append((name, error.message)),
+            on_end=self.end,
             stop=StopSignal() if stop is None else stop,
         )
 

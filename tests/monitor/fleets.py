@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from sqlbak.model import EngineName, Item, Point
 from sqlbak.policy.loading import load_configuration
 from sqlbak.policy.schema import Configuration
 from sqlbak.vault.items import create_item
-from sqlbak.vault.layout import points_prefix
+from sqlbak.vault.layout import points_prefix, volume_key
 from sqlbak.vault.names import format_name
 from sqlbak.vault.opening import open_store
 from sqlbak.vault.vault import Vault, create_vault
@@ -50,7 +51,7 @@ class Place:
     def add(
         self, name: str, points: Sequence[Point], *, identity: str = "", at: datetime = NOON
     ) -> Item:
-        """An item with recovery points that are nothing but names."""
+        """An item with recovery points that are nothing but names, and holes of their size."""
         with self.vault() as vault:
             wanted = Item("", EngineName.POSTGRES, name, None, identity or f"id of {name}")
             item = create_item(vault.store, wanted, at).item
@@ -58,6 +59,11 @@ class Place:
         folder.mkdir(parents=True, exist_ok=True)
         for point in points:
             (folder / format_name(point)).touch()  # the store would flush each to the disk
+            volume = volume_key(item.id, point.id, "base", 0, is_encrypted=False)
+            payload = self.root / "vault" / volume
+            payload.parent.mkdir(parents=True)
+            payload.touch()
+            os.truncate(payload, point.size_bytes)
         return item
 
     @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 
 from sqlbak.errors import StoreUnreachable
 from sqlbak.model import Point, PointType
@@ -43,11 +44,36 @@ def test_what_retention_lets_go_is_no_news() -> None:
     assert after(points, watched(points[2:])) == []
 
 
-def test_new_points_and_logs_that_went_are_no_news() -> None:
+def test_new_points_are_no_news() -> None:
     points = served(NOON)
-    newer = history([(FULL, NOON)])
-    kept = [point for point in points if point.type is FULL]
-    assert after(points, watched([*kept, *newer])) == []
+    assert after(points, watched([*points, *history([(FULL, NOON)])])) == []
+
+
+def test_a_log_that_the_policy_keeps_is_missed() -> None:
+    points = served(NOON)
+    logs = [point for point in points if point.type is PointType.LOG]
+    (what,) = after(points, watched([point for point in points if point is not logs[7]]))
+    assert f"1 log of orders, taken {logs[7].started_at:%Y-%m-%d %H:%M:%S}Z" in what
+    gone = {id(point) for point in logs[3:9]}
+    (what,) = after(points, watched([point for point in points if id(point) not in gone]))
+    assert "6 logs of orders" in what
+
+
+def test_of_two_logs_of_one_second_each_is_missed() -> None:
+    second = timedelta(milliseconds=400)
+    points = history(
+        [(FULL, NOON - DAY), *((PointType.LOG, NOON - HOUR + n * second) for n in range(4))]
+    )
+    (what,) = after(points, watched([*points[:2], *points[3:]]))
+    assert "1 log of orders" in what
+
+
+def test_a_log_that_retention_lets_go_is_no_news() -> None:
+    points = served(NOON, days=17)
+    old = NOON - 15 * DAY
+    kept = [p for p in points if p.type is FULL or p.started_at > old]
+    assert len(kept) < len(points)
+    assert after(points, watched(kept)) == []
 
 
 def test_a_vault_that_does_not_answer_has_lost_nothing() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from sqlbak.monitor.gathering import Gatherer
 from sqlbak.monitor.status import Health, status_of
 from sqlbak.monitor.watched import Watched
 from sqlbak.vault.job_records import JobOutcome, write_job
-from sqlbak.vault.layout import points_prefix
+from sqlbak.vault.layout import data_prefix, points_prefix
 from sqlbak.vault.names import format_name
 from tests.monitor.fleets import Place
 from tests.monitor.watching import HOUR, MINUTE, NOON, failure, served
@@ -126,6 +127,35 @@ def test_what_has_not_changed_is_not_read_again_and_what_has_is(
         (again,) = gatherer.gather(None, lambda: NOON, asks_servers=False).items
     assert len(computed) == 2
     assert again.holdings.newest == NOON
+
+
+def test_payload_that_is_gone_is_told_until_it_is_back(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    points = served(NOON)
+    item = place.add("orders", points)
+    payload = tmp_path / "vault" / data_prefix(item.id, points[9].id)
+    with place.fleet("orders") as fleet:
+        gatherer = Gatherer(fleet, remembers=True)
+
+        def told() -> list[str]:
+            (seen,) = gatherer.gather(None, lambda: NOON, asks_servers=False).items
+            status = status_of(seen, NOON)
+            assert status.health is (Health.AT_RISK if status.concerns else Health.HEALTHY)
+            return [one.what for one in status.concerns]
+
+        assert told() == []
+        away = payload.rename(tmp_path / "away")
+        looks = 1
+        while not (what := told()):
+            looks += 1
+        assert looks <= 30
+        assert points[9].id in what[0]
+        away.rename(payload)
+        assert told() == []
+        (volume,) = payload.iterdir()
+        os.truncate(volume, points[9].size_bytes - 1)
+        (seen,) = Gatherer(fleet).gather(None, lambda: NOON, asks_servers=False).items
+        assert [point.id for point in seen.incomplete] == [points[9].id]
 
 
 def test_looking_at_a_vault_costs_listings_and_reads_nothing_where_all_is_well(

@@ -13,6 +13,8 @@ from tests.monitor.watching import HOUR, MINUTE, NOON
 
 CRITICAL, WARNING, NOTICE = EventSeverity.CRITICAL, EventSeverity.WARNING, EventSeverity.NOTICE
 
+CONDITION = EventKind.BACKUP_FAILED
+
 
 def event(
     minutes: float = 0,
@@ -38,6 +40,18 @@ def test_a_condition_that_lasts_is_told_once_a_day_and_its_end_once() -> None:
     again = ledger.take(event(73 * 60))
     assert again is not None
     assert again.state is NoticeState.NEW
+
+
+def test_a_clock_that_was_ahead_silences_nothing_once_it_is_right_again() -> None:
+    ledger = Ledger()
+    happening = EventKind.CHAIN_BROKEN
+    year = 365 * 24 * 60
+    assert [ledger.take(event(year, kind)) is None for kind in (happening, CONDITION)] == [
+        False
+    ] * 2
+    again = [ledger.take(event(0, kind)) for kind in (happening, CONDITION)]
+    assert [notice and notice.state for notice in again] == [NoticeState.NEW, NoticeState.AGAIN]
+    assert [ledger.take(event(1, kind)) for kind in (happening, CONDITION)] == [None, None]
 
 
 def test_what_gets_worse_is_told_at_once() -> None:

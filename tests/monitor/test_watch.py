@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 
 from sqlbak.monitor import watch as watch_module
-from sqlbak.monitor.attendant import Attendant
-from sqlbak.monitor.events import Event
+from sqlbak.monitor.attendant import Attendant, WorkersNews
+from sqlbak.monitor.events import Event, EventKind
 from sqlbak.monitor.metrics import Tally, Vitals
-from sqlbak.monitor.watch import Watch
+from sqlbak.monitor.watch import Watch, pause_after
 from sqlbak.scheduler.logs import event_log
+from sqlbak.vault.layout import points_prefix
 from tests.monitor.fleets import Place
 from tests.monitor.test_notices import event
 from tests.monitor.watching import NOON, served
@@ -70,6 +71,29 @@ def test_it_tells_what_is_wrong_and_that_what_is_configured_no_more_is_over(
         watch.use(place.write("orders"))
         heard.wait_for(lambda: heard.has("backup_missing", "fresh", is_over=True))
         assert not heard.has("server_unreachable", "orders", is_over=True)
+    finally:
+        watch.close()
+
+
+def test_looks_leave_room_for_work_but_an_outage_blinds_nobody_for_long() -> None:
+    assert pause_after(2, 60) == 60
+    assert pause_after(20, 60) == 80
+    assert pause_after(900, 60) == 120
+
+
+def test_a_log_that_somebody_deletes_is_told_once(tmp_path: Path) -> None:
+    place, heard = Place(tmp_path), Heard()
+    item = place.add("orders", served(NOON))
+    watch = Watch(heard, event_log(StringIO()), every_seconds=0.02, now=lambda: NOON)
+    watch.start()
+    try:
+        watch.use(place.write("orders", more=TOLD))
+        until(lambda: watch.sight is not None)
+        logs = sorted((tmp_path / "vault" / points_prefix(item.id)).glob("*_tl_*"))
+        logs[5].unlink()
+        heard.wait_for(lambda: heard.has("backup_data_deleted", "orders"))
+        (told,) = [one for one in heard.events if one.kind is EventKind.BACKUP_DATA_DELETED]
+        assert "1 log of orders" in told.what
     finally:
         watch.close()
 
@@ -153,6 +177,14 @@ def test_nothing_is_looked_at_where_nobody_asked_for_pages_or_notices(tmp_path: 
     assert threading.active_count() == before
 
 
+def test_a_worker_leaves_to_the_schedulers_what_the_vault_shows_them() -> None:
+    heard = Heard()
+    news = WorkersNews(heard)
+    news.emit(event(kind=EventKind.BACKUP_FAILED))
+    news.emit(event(kind=EventKind.CHAIN_BROKEN))
+    assert [one.kind for one in heard.events] == [EventKind.CHAIN_BROKEN]
+
+
 def test_a_condition_is_counted_once_for_each_time_that_it_begins() -> None:
     tally = Tally()
     for minute in range(3):
@@ -160,3 +192,4 @@ def test_a_condition_is_counted_once_for_each_time_that_it_begins() -> None:
     tally.emit(event(3).over("fine", NOON))
     tally.emit(event(4))
     assert list(tally.counts().values()) == [2]
+    assert tally.lasting() == {EventKind.BACKUP_FAILED: 1}

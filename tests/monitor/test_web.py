@@ -108,6 +108,8 @@ def test_before_the_first_look_there_are_metrics_all_the_same() -> None:
         code, text = ask(f"{url}/metrics")
     assert code == 200
     assert ("sqlbak_scheduler_idle_seconds", ()) in samples(text)
+    never = ("kind", "backup_data_deleted"), ("severity", "critical")
+    assert samples(text)["sqlbak_events_total", never] == 0
 
 
 def test_health_says_why_it_is_not_well() -> None:

@@ -19,6 +19,7 @@ from sqlbak.errors import QueueUnreachable, ServerUnreachable
 from sqlbak.fleet import Fleet
 from sqlbak.model import Point, PointType
 from sqlbak.policy.loading import load_configuration
+from sqlbak.scheduler import queue_worker
 from sqlbak.scheduler.candidates import candidate_of
 from sqlbak.scheduler.configuration_watch import ConfigurationWatch
 from sqlbak.scheduler.due import DueJob, Protected, due
@@ -331,6 +332,47 @@ def test_a_worker_that_is_told_to_stop_ends_what_it_can_and_gives_the_rest_back(
     hall.until(lambda: not hall.status("todo"))
 
 
+def test_a_queue_that_goes_away_ends_neither_a_worker_nor_a_backup_that_runs(
+    hall: Hall, server: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queue_worker, "CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr(queue_worker, "_AWAY_SECONDS", 0.5)
+    begun, may_end = threading.Event(), threading.Event()
+    interrupted: list[str] = []
+
+    def backup(job: DueJob, stop: StopSignal) -> Ended:
+        if job.item == "db03":
+            if begun.is_set():
+                return Ended(Ending.LEFT)  # handed out again, as the lease would tell
+            begun.set()
+            may_end.wait(PATIENCE_SECONDS)
+        if stop.is_requested:
+            interrupted.append(job.item)
+        return Ended(Ending.DONE)
+
+    def taken() -> set[str]:
+        return {item for _, item, _ in hall.world.taken}
+
+    due_jobs = hall.due()
+    hall.queue.put([job for job in due_jobs if job.item == "db03"])
+    worker = hall.worker("a", backup)
+    assert begun.wait(PATIENCE_SECONDS)
+    server.stop()
+    try:
+        hall.until(lambda: '"queue away"' in worker.diary.getvalue())
+    finally:
+        server.start()
+    with JobQueue(hall.dsn) as others:
+        others.put([job for job in due_jobs if job.item != "db03"])
+        # While the first one still runs, the worker serves the queue again.
+        hall.until(lambda: taken() == {*ITEMS} - {"db03"})
+        may_end.set()
+        hall.until(lambda: taken() == {*ITEMS})
+    worker.end()
+    assert interrupted == []
+    assert '"queue back"' in worker.diary.getvalue()
+
+
 def test_what_somebody_cancels_is_not_put_in_again_before_its_next_slot(hall: Hall) -> None:
     hall.hand_over()
     hall.worker("a", lambda _job, _stop: Ended(Ending.CANCELLED))
@@ -349,6 +391,19 @@ def test_what_somebody_cancelled_while_it_waited_in_the_queue_is_not_taken(hall:
     hall.worker("a")
     hall.until(lambda: not hall.status("todo", "doing"))
     assert hall.world.taken == []
+    assert not hall.status("failed")
+
+
+def test_quiet_hours_that_began_while_a_full_waited_hold_it_up_and_no_log(hall: Hall) -> None:
+    hall.world.points["db03"] = []
+    due_jobs = hall.due()
+    hall.config.write_text(
+        hall.config.read_text().replace("log: 15m", 'log: 15m, quiet_hours: ["12:00-13:00"]')
+    )
+    hall.queue.put(due_jobs)
+    hall.worker("a")
+    hall.until(lambda: not hall.status("todo", "doing"))
+    assert {item for _, item, _ in hall.world.taken} == {*ITEMS} - {"db03"}
     assert not hall.status("failed")
 
 

@@ -13,9 +13,10 @@ import pytest
 
 from sqlbak.errors import BackupPaused, Cancelled, Interrupted, LeaseHeld, ServerUnreachable
 from sqlbak.fleet import Fleet
-from sqlbak.jobs.backup import BackupOutcome
+from sqlbak.jobs.backup import Around, BackupOutcome
 from sqlbak.model import EngineName, Item, Note, NoteCode, Point, PointType
 from sqlbak.monitor.events import Event, EventKind
+from sqlbak.policy.hook_settings import Hook, Hooks
 from sqlbak.policy.loading import load_configuration
 from sqlbak.scheduler import working
 from sqlbak.scheduler.due import DueJob, Protected, due
@@ -61,7 +62,11 @@ class Stage:
 
     def take(self, backup: Callable[[], BackupOutcome], *, hours: float = 0.25) -> Any:
         """``hours``: how long ago the last log was taken."""
-        self._monkeypatch.setattr(working, "back_up", lambda *_words, **_more: backup())
+
+        def back_up(*_words: Any, around: Around, **_more: Any) -> BackupOutcome:
+            return around(backup)
+
+        self._monkeypatch.setattr(working, "back_up", back_up)
         return self.work.take(self.fleet, self.job(hours))
 
     def job(self, hours: float) -> DueJob:
@@ -106,6 +111,22 @@ def test_missed_log_slots_are_told_recorded_once_and_over_with_the_catch_up(stag
     assert record.slot == NOW.replace(hour=9, minute=15)
     assert record.error_message is not None
     assert record.error_message.startswith("11 slots were missed")
+
+
+def test_a_hook_that_failed_is_told_and_its_end_too(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mark = tmp_path / "mended"
+    hook = Hook(command=("/bin/sh", "-c", f"test -e {mark}"), on_failure="continue")
+    settings = stage.fleet.configuration.instances["orders"]
+    mended = settings.model_copy(update={"hooks": Hooks(post=hook)})
+    monkeypatch.setitem(stage.fleet.configuration.instances, "orders", mended)
+    stage.take(lambda: done(LOG))
+    mark.touch()
+    stage.take(lambda: done(LOG))
+    told = [event for event in stage.heard.events if event.kind is EventKind.HOOK_FAILED]
+    assert [event.is_over for event in told] == [False, True]
+    assert told[0].key == told[1].key
 
 
 def test_a_backup_in_time_misses_nothing(stage: Stage) -> None:
