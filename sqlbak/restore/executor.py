@@ -5,14 +5,12 @@ Nothing of the target is touched before the plan stands.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, tzinfo
-from functools import partial
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
 from sqlbak.engines.port import RestoreOutcome, RestoreStep, RestoreTarget
@@ -31,17 +29,9 @@ from sqlbak.errors import (
 )
 from sqlbak.fleet import StoredItem
 from sqlbak.model import Catalog, EngineName, Item, Point, PointType, ShippedLog
-from sqlbak.policy.local_time import parse_instant
 from sqlbak.progress import NO_PROGRESS, Progress
-from sqlbak.restore.chain import LOOSE_RULES, SQL_SERVER_RULES, ChainRules
-from sqlbak.restore.planner import (
-    LATEST,
-    Latest,
-    RestorePlan,
-    plan,
-    plan_to_point,
-    plan_to_position,
-)
+from sqlbak.restore.asked import fixed, is_latest, planner_of
+from sqlbak.restore.restore_plan import RestorePlan
 from sqlbak.stopping import NEVER, StopSignal
 from sqlbak.vault.layout import POINT_ID
 
@@ -52,12 +42,7 @@ __all__ = [
     "plan_item",
     "plan_readable",
     "restore_item",
-    "rules_of",
 ]
-
-_VAULT_SQL_SERVER_RULES = replace(SQL_SERVER_RULES, uses_copy_only_logs=True)
-_POSITION = re.compile(r"([0-9A-Fa-f]{1,8})/([0-9A-Fa-f]{1,8})")
-_SQL_SERVER_POSITION = re.compile(r"(\d{1,10}):(\d{1,10}):(\d{1,5})|(\d{16,25})")
 
 
 class Stock(Protocol):
@@ -124,7 +109,7 @@ def plan_item(
     if len(names) > 1:
         raise NameNeeded("item", names)
     first = stored_items[0].item
-    chosen = _planner(to, stock.zone(first), lineage, first.engine)
+    chosen = planner_of(to, stock.zone(first), lineage, first.engine)
     planned: list[PlannedItem] = []
     problems: list[Refused | UnknownName] = []
     for stored in stored_items:
@@ -136,7 +121,7 @@ def plan_item(
             problems.append(problem)
     if not planned:
         raise problems[-1]
-    return _one_of(planned, is_latest=_is_latest(to))
+    return _one_of(planned, is_latest=is_latest(to))
 
 
 def restore_item(
@@ -200,7 +185,7 @@ def _behind(
 ) -> tuple[PlannedItem, Sequence[RestoreStep]]:
     """A plan to the same state that replays no log before ``error.behind``; ``error`` again when
     there is none."""
-    to, lineage = _fixed(failed.plan, to, lineage)
+    to, lineage = fixed(failed.plan, to, lineage)
     name = failed.stored.item.id
     try:
         planned, steps = plan_readable(
@@ -212,58 +197,6 @@ def _behind(
         raise error
     note = f"a newer backup is used to begin with: {error.message}"
     return replace(planned, plan=replace(planned.plan, notes=(*planned.plan.notes, note))), steps
-
-
-def _fixed(plan: RestorePlan, to: str, lineage: str | None) -> tuple[str, str | None]:
-    """What was asked for as ``plan`` understood it, so that another plan can only lead to the same
-    state, never to what then happens to be the latest. A recovery point's id and a position in the
-    log are fixed by themselves."""
-    if POINT_ID.fullmatch(to.strip()):
-        return to, lineage
-    if plan.stop_at is not None:
-        to = plan.stop_at.isoformat()
-    return to, plan.lineage
-
-
-def _is_latest(to: str) -> bool:
-    return to.strip().lower() == "latest"
-
-
-def _planner(
-    to: str, zone: tzinfo, lineage: str | None, engine: EngineName
-) -> Callable[[Catalog], RestorePlan]:
-    """How to plan for what ``to`` means. UsageError and its kin when it means nothing."""
-    text = to.strip()
-    rules = rules_of(engine)
-    if POINT_ID.fullmatch(text):
-        if lineage is not None:
-            raise UsageError("a recovery point has its lineage: leave out --lineage")
-        return partial(plan_to_point, point_id=text, rules=rules)
-    if (lsn := position_in(text, engine)) is not None:
-        return partial(plan_to_position, lsn=lsn, lineage=lineage, rules=rules)
-    target: datetime | Literal[Latest.LATEST] = (
-        LATEST if _is_latest(text) else parse_instant(text, zone)
-    )
-    return partial(plan, to=target, lineage=lineage, rules=rules)
-
-
-def position_in(text: str, engine: EngineName) -> int | None:
-    """A position in the log as the engine's people write it: ``0/3000148`` (PostgreSQL);
-    ``39:1720:1`` or its 25-digit form (SQL Server). None: it is none."""
-    if engine is EngineName.SQLSERVER:
-        found = _SQL_SERVER_POSITION.fullmatch(text.strip())
-        if found is None:
-            return None
-        if found[4] is not None:
-            return int(found[4])
-        return int(found[1]) * 10**15 + int(found[2]) * 10**5 + int(found[3])
-    position = _POSITION.fullmatch(text.strip())
-    return None if position is None else (int(position[1], 16) << 32) | int(position[2], 16)
-
-
-def rules_of(engine: EngineName) -> ChainRules:
-    """What the engine promises of its backups."""
-    return _VAULT_SQL_SERVER_RULES if engine is EngineName.SQLSERVER else LOOSE_RULES
 
 
 def plan_readable(
@@ -297,7 +230,7 @@ def plan_readable(
                 raise _damaged(refusal, error) from None
             raise
         name = planned.stored.item.id
-        to, lineage = _fixed(planned.plan, to, lineage)
+        to, lineage = fixed(planned.plan, to, lineage)
         found = _steps(planned, unreadable, stop)
         if found is not None:
             planned.stored.require_forks(

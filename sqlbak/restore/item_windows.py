@@ -10,8 +10,8 @@ from typing import Final
 
 from sqlbak.engines.port import RestoreStep
 from sqlbak.model import Catalog, EngineName, Point, Window
+from sqlbak.restore.asked import rules_of
 from sqlbak.restore.databases import restored_at
-from sqlbak.restore.executor import rules_of
 from sqlbak.restore.path import Path, path_of
 from sqlbak.restore.windows import TICK, windows
 from sqlbak.stored_item import StoredItem
