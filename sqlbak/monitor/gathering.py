@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import islice, takewhile
 from zlib import crc32
 
@@ -219,7 +219,8 @@ class Gatherer:
 
     def _filled(self, bare: Watched, candidates: list[StoredItem], now: datetime) -> Watched:
         try:
-            found = [(one, *self._holdings(one)) for one in candidates]
+            told_since = _told_since(bare, now)
+            found = [(one, *self._holdings(one, told_since)) for one in candidates]
             if not found:
                 return bare
             stored, holdings, points = max(found, key=lambda one: _newest_id(one[1]))
@@ -272,18 +273,20 @@ class Gatherer:
             self._incomplete[item_id] = known = incomplete_points(stored, points)
         return known
 
-    def _holdings(self, stored: StoredItem) -> tuple[Holdings, Sequence[Point] | None]:
+    def _holdings(
+        self, stored: StoredItem, logs_since: datetime
+    ) -> tuple[Holdings, Sequence[Point] | None]:
         """What an item's points amount to; and they themselves, where they had to be read."""
         if not self._remembers:
             catalog = stored.catalog()
-            return holdings_of(catalog), catalog.points
+            return holdings_of(catalog, logs_since=logs_since), catalog.points
         digest = _digest(stored)
         known = self._known.get(stored.item.id)
         if known is not None and known[0] == digest:
             return known[1], None
         # What is committed between the two listings is seen, and computed again next time.
         catalog = stored.catalog()
-        holdings = holdings_of(catalog)
+        holdings = holdings_of(catalog, logs_since=logs_since)
         self._known[stored.item.id] = (digest, holdings)
         return holdings, catalog.points
 
@@ -320,6 +323,13 @@ def _candidates(
 
 def _newest_id(holdings: Holdings) -> str:
     return max((point.id for point in holdings.last.values()), default="")
+
+
+def _told_since(item: Watched, now: datetime) -> datetime:
+    """Logs from before that are kept no longer, so that nobody is told when they go."""
+    span = item.policy.retention.log
+    days = span.days if span.days is not None else 31 * (span.months or 0)
+    return now - timedelta(days=days)
 
 
 def _open_slots(watched: Watched, holdings: Holdings, now: datetime) -> list[datetime]:

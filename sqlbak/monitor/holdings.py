@@ -31,8 +31,8 @@ class Holdings:
         trouble: why nothing at all could be found out, such as contradictory lineages.
         last: the newest point of each type.
         data: its fulls and differentials.
-        log_seconds: when each of its logs was taken, in seconds since 1970; compact, as they are
-            many.
+        log_seconds: when each of its logs was taken, in seconds since 1970; compact, and only of
+            those that somebody wants to know of, as they are many.
         size_bytes: everything.
         added_bytes_per_day: over the week before the newest point, or since the first one.
         restore_bytes: about what a restore to ``newest`` fetches.
@@ -64,9 +64,11 @@ def taken_at(point: Point) -> datetime:
     return point_id_instant(point.id) or point.started_at
 
 
-def holdings_of(catalog: Catalog) -> Holdings:
-    """What one item's recovery points and shipped log amount to."""
+def holdings_of(catalog: Catalog, *, logs_since: datetime | None = None) -> Holdings:
+    """What one item's recovery points and shipped log amount to. ``logs_since``: of logs that were
+    taken before, ``log_seconds`` tells nothing; None: it tells of all."""
     points = catalog.points
+    logs = (taken_at(point) for point in points if point.type is PointType.LOG)
     scheduled = [point for point in points if not point.is_copy_only]
     last: dict[PointType, Point] = {}
     for point in scheduled:
@@ -92,8 +94,7 @@ def holdings_of(catalog: Catalog) -> Holdings:
         last=last,
         data=tuple(point for point in points if point.type is not PointType.LOG),
         log_seconds=array(
-            "Q",
-            (int(taken_at(point).timestamp()) for point in points if point.type is PointType.LOG),
+            "I", (int(at.timestamp()) for at in logs if logs_since is None or at >= logs_since)
         ),
         size_bytes=sum(point.size_bytes for point in points),
         added_bytes_per_day=_added_a_day(points),

@@ -103,6 +103,18 @@ def test_a_server_that_is_away_leaves_what_the_vault_knows(tmp_path: Path) -> No
     assert not status.server_answers
 
 
+def test_logs_that_are_kept_no_longer_are_not_remembered(tmp_path: Path) -> None:
+    """Nothing of them is told, and of two thousand databases they would be many."""
+    place = Place(tmp_path)
+    points = served(NOON)
+    place.add("orders", points)
+    held = gathered(place, "orders")["orders"].holdings.log_seconds
+    assert len(held) == sum(point.type is LOG for point in points) > 0
+    with place.fleet("orders") as fleet:
+        later = Gatherer(fleet).gather(None, lambda: NOON + 400 * 24 * HOUR, asks_servers=False)
+    assert list(later.items[0].holdings.log_seconds) == []
+
+
 def test_what_has_not_changed_is_not_read_again_and_what_has_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -111,9 +123,9 @@ def test_what_has_not_changed_is_not_read_again_and_what_has_is(
     item = place.add("orders", points[:-1])
     computed: list[int] = []
 
-    def counted(catalog):  # type: ignore[no-untyped-def]
+    def counted(catalog, **options):  # type: ignore[no-untyped-def]
         computed.append(len(catalog.points))
-        return holdings_of(catalog)
+        return holdings_of(catalog, **options)
 
     holdings_of = gathering.holdings_of
     monkeypatch.setattr(gathering, "holdings_of", counted)
