@@ -77,10 +77,13 @@ class _Ear:
 
     hear: Hear | None = None
     texts: list[str] = field(default_factory=list)
+    watch: Watch | None = None
 
     def __call__(
         self, _state: int, _severity: int, _server: bytes, _procedure: bytes, _line: int, raw: bytes
     ) -> None:
+        if self.watch is not None:
+            self.watch.heard()
         text = server_text(raw)
         self.texts.append(text)
         if self.hear is not None:
@@ -183,13 +186,14 @@ class Session:
         stop.check()
         ear = self._ear = _Ear(hear)
         low_level = self._connection._conn  # messages and cancelling are there only
-        watch = Watch(low_level.cancel, stop, limit_seconds=limit_seconds)
+        watch = ear.watch = Watch(low_level.cancel, stop, limit_seconds=limit_seconds)
         cursor = None
         try:
             low_level.set_msghandler(ear)
             with watch:
                 cursor = self._connection.cursor()
                 cursor.execute(statement)
+                watch.heard()
                 yield cursor
         except pymssql.Error as error:
             raise self._explained(error, ear, watch, doing, stop) from None

@@ -3,6 +3,10 @@
 The driver's own time-outs are process-wide and kill connections, so none is used. Instead a thread
 beside each statement looks at the clock and at the stop signal: first the server is asked to
 cancel; if it does not answer in time, the socket is shut down under the driver.
+
+The driver's own cancel is safe only while the other thread sleeps on the socket. Called while that
+one is between two packets, both read on, and one waits for ever for what the other has taken, or
+the process dies. So it is called at a moment at which the server has been silent for a while.
 """
 
 from __future__ import annotations
@@ -22,6 +26,11 @@ __all__ = ["Watch", "note_socket"]
 _POLL_SECONDS: Final = 0.1
 GRACE_SECONDS: Final = 30.0
 """How long a server may take to acknowledge a cancellation."""
+
+_SILENT_SECONDS: Final = 0.25
+_PATIENCE_SECONDS: Final = 10.0
+"""How long such a silence is waited for. A server that talks without end has its socket shut down
+instead."""
 
 _here = threading.local()
 
@@ -59,6 +68,7 @@ class Watch:
         self.was_cancelled = False
         self.ran_out = False
         self.socket_number: int | None = None
+        self._heard_at = time.monotonic()
         self._cancel = cancel
         self._stop = stop
         self._limit_seconds = limit_seconds
@@ -81,6 +91,10 @@ class Watch:
         self._thread.join()
         _here.watch = None
 
+    def heard(self) -> None:
+        """The server has said something just now."""
+        self._heard_at = time.monotonic()
+
     def _look(self) -> None:
         began = time.monotonic()
         while not self._is_over.wait(_POLL_SECONDS):
@@ -90,10 +104,22 @@ class Watch:
             if self._stop.is_requested or over:
                 self.ran_out = over and not self._stop.is_requested
                 self.was_cancelled = True
-                self._cancel()
-                if not self._is_over.wait(self._grace_seconds):
+                if self._is_silent():
+                    self._cancel()
+                    self._is_over.wait(self._grace_seconds)
+                if not self._is_over.is_set():
                     self._break()
                 return
+
+    def _is_silent(self) -> bool:
+        """Wait for a silence. False: there is none, or the statement is over meanwhile."""
+        asked_at = time.monotonic()
+        while time.monotonic() - asked_at < _PATIENCE_SECONDS:
+            if self._is_over.wait(_POLL_SECONDS):
+                return False
+            if time.monotonic() - self._heard_at >= _SILENT_SECONDS:
+                return True
+        return False
 
     def _break(self) -> None:
         if self.socket_number is None:

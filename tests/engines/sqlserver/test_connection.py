@@ -90,6 +90,21 @@ def test_a_stop_cancels_the_statement_and_keeps_the_session(simulator: Simulator
         assert session.rows("SELECT 1 AS one", doing="going on") == [{"one": 1}]
 
 
+def test_a_statement_is_not_cancelled_while_the_server_talks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The driver's cancel, called while its other thread reads, takes that one's answer away."""
+    monkeypatch.setattr(watching, "_SILENT_SECONDS", 20)
+    stop, cancelled = StopSignal(), threading.Event()
+    stop.request("enough")
+    with watching.Watch(cancelled.set, stop, grace_seconds=0) as watch:
+        for _ in range(50):
+            watch.heard()
+            assert not cancelled.wait(0.02)
+        monkeypatch.setattr(watching, "_SILENT_SECONDS", 0)
+        assert cancelled.wait(30)
+
+
 def test_a_server_that_does_not_even_cancel_is_left(
     simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
