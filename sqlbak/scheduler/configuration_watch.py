@@ -6,9 +6,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from sqlbak.errors import SqlbakError
 from sqlbak.policy.loading import LoadedConfiguration, load_configuration
+from sqlbak.scheduler.logs import EventLog
 
-__all__ = ["ConfigurationWatch"]
+__all__ = ["ConfigurationWatch", "ReloadTrouble"]
 
 Fingerprint = tuple[tuple[str, int, int, int, int], ...]
 
@@ -68,3 +70,27 @@ class ConfigurationWatch:
             times = (status.st_mtime_ns, status.st_ctime_ns)
             found.append((str(file), *times, status.st_size, status.st_ino))
         return tuple(found)
+
+
+class ReloadTrouble:
+    """Logs why changed policies are not in force, once for each reason."""
+
+    def __init__(self, log: EventLog) -> None:
+        self._log = log
+        self._why = ""
+
+    def tell(self, error: SqlbakError) -> None:
+        """They could not be read, or not be used."""
+        if self._why != error.message:
+            self._log.error(
+                "policies not reloaded; the last good ones stay in force",
+                code=error.code,
+                error=error.message,
+                hint=error.hint,
+            )
+        self._why = error.message
+
+    def end(self) -> bool:
+        """Policies are in force again; whether there was trouble."""
+        was_there, self._why = bool(self._why), ""
+        return was_there

@@ -26,7 +26,7 @@ from sqlbak.monitor.events import NO_EVENTS, EventSink
 from sqlbak.scheduler.admission import Room
 from sqlbak.scheduler.backoff import FIRST_SECONDS, LONGEST_SECONDS
 from sqlbak.scheduler.candidates import candidate_of
-from sqlbak.scheduler.configuration_watch import ConfigurationWatch
+from sqlbak.scheduler.configuration_watch import ConfigurationWatch, ReloadTrouble
 from sqlbak.scheduler.due import DueJob, Protected, due
 from sqlbak.scheduler.heap import give_freed_memory_back
 from sqlbak.scheduler.job_queue import (
@@ -119,7 +119,7 @@ class QueueWorker:
         """The jobs of the queue that wait for their backups."""
         self._left: set[asyncio.Task[Any]] = set()
         """Those of them whose queue went away."""
-        self._misconfigured_why = ""
+        self._trouble = ReloadTrouble(log)
         self._deadline: float | None = None
         self._is_away = False
         self._has_served = False
@@ -350,20 +350,13 @@ class QueueWorker:
             try:
                 self._reload()
             except SqlbakError as error:
-                if self._misconfigured_why != error.message:
-                    self._log.error(
-                        "policies not reloaded; the last good ones stay in force",
-                        code=error.code,
-                        error=error.message,
-                        hint=error.hint,
-                    )
-                self._misconfigured_why = error.message
+                self._trouble.tell(error)
 
     def _reload(self) -> None:
         loaded = self._watch.poll()
         if loaded is None:
             return
-        self._misconfigured_why = ""
+        self._trouble.end()
         before = self._fleet
         self._fleet = Fleet(loaded.configuration, stop=self._abort, bandwidth=self._cap)
         if before is not None:

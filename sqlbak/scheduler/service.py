@@ -23,7 +23,7 @@ from sqlbak.scheduler.admission import Busy, Candidate, Waiting, admit
 from sqlbak.scheduler.backoff import Backoff
 from sqlbak.scheduler.candidates import candidate_of, room_of, turn_of
 from sqlbak.scheduler.catalogs import Catalogs
-from sqlbak.scheduler.configuration_watch import ConfigurationWatch
+from sqlbak.scheduler.configuration_watch import ConfigurationWatch, ReloadTrouble
 from sqlbak.scheduler.due import DueJob, Protected, due, quiet_until
 from sqlbak.scheduler.heap import give_freed_memory_back
 from sqlbak.scheduler.in_force import record_in_force
@@ -118,7 +118,7 @@ class Service:
             on_news=self._wake.set,
         )
         self._bandwidth = None if limits.bandwidth is None else BandwidthCap(limits.bandwidth)
-        self._misconfigured_why = ""
+        self._trouble = ReloadTrouble(log)
         self._waiting: tuple[Waiting, ...] = ()
         self._looked_at = time.monotonic()
         self._silent: set[str] = set()
@@ -191,8 +191,7 @@ class Service:
             instances=sorted(loaded.configuration.instances),
             digest=loaded.digest[:12],
         )
-        if self._misconfigured_why:
-            self._misconfigured_why = ""
+        if self._trouble.end():
             self._events.emit(self._misconfigured("").over("policies are valid again", self._now()))
 
     def _record(self, view: Fleet) -> None:
@@ -206,14 +205,7 @@ class Service:
         try:
             self._reload()
         except SqlbakError as error:
-            if self._misconfigured_why != error.message:
-                self._log.error(
-                    "policies not reloaded; the last good ones stay in force",
-                    code=error.code,
-                    error=error.message,
-                    hint=error.hint,
-                )
-            self._misconfigured_why = error.message
+            self._trouble.tell(error)
             self._events.emit(self._misconfigured(error.message))
 
     def _misconfigured(self, message: str) -> Event:

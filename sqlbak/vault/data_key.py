@@ -17,10 +17,9 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from sqlbak.vault.vault_key import KEY_BYTES
+from sqlbak.vault.wrapped_key import NONCE_BYTES
 
 __all__ = ["DataKey", "StreamCipher", "Undecryptable"]
-
-NONCE_BYTES = 12
 
 
 class Undecryptable(ValueError):

@@ -30,7 +30,7 @@ from sqlbak.vault.names import lineage_word
 from sqlbak.vault.store import ObjectStore
 from sqlbak.vault.tail_names import format_tail_name, parse_tail_name
 from sqlbak.vault.vault_keys import NewKey, VaultKeys
-from sqlbak.vault.wrapped_key import WrappedKey, about_shipped_log
+from sqlbak.vault.wrapped_key import NONCE_BYTES, WrappedKey, about_shipped_log
 
 __all__ = [
     "STREAM",
@@ -50,7 +50,6 @@ STREAM = "wal"
 
 _SKIPPABLE = struct.Struct("<II")
 _SKIPPABLE_MAGIC = 0x184D2A50
-_NONCE_BYTES = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +101,7 @@ def put_piece(
     """Write one piece, encrypted with ``key`` where there is one; what its name says."""
     if len(piece.data) != piece.last_lsn - piece.first_lsn:
         raise ValueError("a piece holds exactly its range")
-    nonce = secrets.token_bytes(_NONCE_BYTES)
+    nonce = secrets.token_bytes(NONCE_BYTES)
     header = canonical(
         {
             "kind": "shipped log",

@@ -9,21 +9,18 @@ import base64
 import binascii
 import hashlib
 import hmac
-import re
 import secrets
 from typing import Self
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-__all__ = ["KEY_BYTES", "VAULT_KEY_ID", "VaultKey"]
+from sqlbak.vault.wrapped_key import NONCE_BYTES
+
+__all__ = ["KEY_BYTES", "VaultKey"]
 
 KEY_BYTES = 32
 """AES-256."""
-
-VAULT_KEY_ID = re.compile(r"[0-9a-f]{16}", re.ASCII)
-
-_NONCE_BYTES = 12
 
 
 class VaultKey:
@@ -64,12 +61,12 @@ class VaultKey:
     def wrap(self, data_key: bytes, about: str) -> bytes:
         """``data_key`` encrypted by AES-256-GCM: 12 bytes of nonce, then ciphertext and tag.
         ``about`` is what the key is for; only with the same words it is unwrapped again."""
-        nonce = secrets.token_bytes(_NONCE_BYTES)
+        nonce = secrets.token_bytes(NONCE_BYTES)
         return nonce + self._cipher().encrypt(nonce, data_key, about.encode("utf-8"))
 
     def unwrap(self, wrapped: bytes, about: str) -> bytes:
         """The reverse. ValueError when it is not what ``wrap`` gave for these words."""
-        nonce, body = wrapped[:_NONCE_BYTES], wrapped[_NONCE_BYTES:]
+        nonce, body = wrapped[:NONCE_BYTES], wrapped[NONCE_BYTES:]
         try:
             return self._cipher().decrypt(nonce, body, about.encode("utf-8"))
         except (InvalidTag, ValueError):

@@ -10,9 +10,12 @@ from typing import Any
 from sqlbak.errors import VaultUnusable
 from sqlbak.vault.documents import Fields
 
-__all__ = ["METHOD", "WrappedKey", "about_point", "about_shipped_log"]
+__all__ = ["METHOD", "NONCE_BYTES", "WrappedKey", "about_point", "about_shipped_log"]
 
 METHOD = "aes-256-gcm"
+
+NONCE_BYTES = 12
+"""What the method takes, wherever it is used."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,7 @@ from sqlbak.vault.layout import (
     tail_key,
 )
 from sqlbak.vault.lineages import record_forks
+from sqlbak.vault.manifest import item_document
 from sqlbak.vault.memory_store import MemoryStore
 from sqlbak.vault.names import format_name
 from sqlbak.vault.running import publish
@@ -83,14 +84,7 @@ def vault() -> Vault:
 
 
 def item_record(item: Item) -> dict[str, str | None]:
-    return {
-        "id": item.id,
-        "engine": item.engine.value,
-        "instance": item.instance,
-        "database": item.database,
-        "identity": item.identity,
-        "created_at": NOW.isoformat(),
-    }
+    return item_document(item) | {"created_at": NOW.isoformat()}
 
 
 def add(

@@ -105,9 +105,6 @@ class Forger:
         self.store.delete([self.key])
         put_over(self.store, point_key(ITEM.id, name), data)
 
-    def stream(self, name: str) -> dict[str, Any]:
-        return next(one for one in self.document["payload"] if one["name"] == name)
-
 
 def test_what_was_encrypted_comes_back_with_the_key(store: MemoryStore, vault: Vault) -> None:
     made = taken(store)
